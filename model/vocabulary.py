@@ -1,0 +1,25 @@
+"""The domain's words, once: how cells were lit, and what is to be seen in them."""
+
+from enum import StrEnum
+
+
+class Modality(StrEnum):
+    """Transmitted-light contrast of an input image, spelled as in the challenge's file names."""
+
+    BF = "BF"
+    PC = "PC"
+    DIC = "DIC"
+
+
+class Organelle(StrEnum):
+    """Fluorescent target, spelled as in the platform's output sockets."""
+
+    MITOCHONDRIA = "mitochondria"
+    NUCLEUS = "nucleus"
+    TUBULIN = "tubulin"
+    ACTIN = "actin"
+
+    @property
+    def label(self) -> str:
+        """The word of the challenge's file names and OME channels, e.g. ``Mitochondria``."""
+        return self.value.capitalize()

@@ -1,0 +1,1 @@
+"""A simulated microscope: cells, optics and camera with paired truth."""

@@ -1,0 +1,1 @@
+"""Fit the networks on partially labelled pairs."""
