@@ -1,0 +1,37 @@
+"""Change the grid of a plane, so that a network meets the pixel sizes it learned."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+
+def resample(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Resample a plane (Y, X) float32 to `shape`; the field of view stays, the pixel size changes.
+
+    An axis that shrinks is averaged under a triangle as wide as the step (no aliasing); an axis that grows is
+    interpolated bicubically, which may overshoot by some percent at edges. The same shape gives the same values.
+    """
+    plane = torch.from_numpy(np.array(image, dtype=np.float32))[None, None]
+    height, width = plane.shape[-2:]
+    smaller = (min(height, shape[0]), min(width, shape[1]))
+    if smaller != (height, width):
+        plane = F.interpolate(plane, size=smaller, mode="bilinear", antialias=True)
+    if smaller != tuple(shape):
+        plane = F.interpolate(plane, size=shape, mode="bicubic")
+    resampled: NDArray[np.float32] = plane[0, 0].numpy()
+    return resampled
+
+
+def grid_shape(
+    shape: tuple[int, int], pixel_size_um: tuple[float, float], allowed: tuple[float, float]
+) -> tuple[int, int]:
+    """Shape (Y, X) of the grid on which the pixel size (y, x) lies within `allowed` (smallest, largest), all in µm.
+
+    Each axis goes to the nearest allowed size, so an image that is within the range keeps its grid.
+    """
+
+    def length(pixels: int, size: float) -> int:
+        return max(1, round(pixels * size / min(max(size, allowed[0]), allowed[1])))
+
+    return length(shape[0], pixel_size_um[0]), length(shape[1], pixel_size_um[1])
