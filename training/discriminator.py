@@ -1,0 +1,55 @@
+"""The judge of one organelle: a 70x70 PatchGAN that sees the input beside the target (paper section 2.2)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from model.vocabulary import Organelle
+
+
+class PatchDiscriminator(nn.Module):
+    """Logits of "real" for overlapping 70x70 patches.
+
+    4x4 convolutions: w (stride 2, not normalised), 2w (2), 4w (2), 8w (1), 1 (1), with instance norm and leaky
+    ReLU 0.2 between, weights from N(0, 0.02), as in Isola et al. 2017 (appendix 6.1.2).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(2, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+        for source, target, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
+            layers += [
+                nn.Conv2d(source * width, target * width, 4, stride, 1),
+                nn.InstanceNorm2d(target * width),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        layers.append(nn.Conv2d(8 * width, 1, 4, 1, 1))
+        self.layers = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x_B1YX: Tensor, y_B1YX: Tensor) -> Tensor:
+        """Judge targets (or predictions) given their inputs: (B, 1, y, x) logits, one per patch."""
+        return self.layers(torch.cat([x_B1YX, y_B1YX], dim=1))
+
+
+class Discriminators(nn.ModuleDict):
+    """One judge per organelle, keyed by the organelle's value."""
+
+    def __init__(self, organelles: Iterable[Organelle], width: int) -> None:
+        super().__init__({o.value: PatchDiscriminator(width) for o in organelles})
+
+    def judge(
+        self, x_B1YX: Tensor, y_BCYX: Tensor, labelled_BC: Tensor, organelles: tuple[Organelle, ...]
+    ) -> list[Tensor]:
+        """Logits of each organelle's labelled samples; an organelle without any is not asked."""
+        judged = []
+        for c, organelle in enumerate(organelles):
+            has = labelled_BC[:, c]
+            if has.any():
+                judged.append(self[organelle.value](x_B1YX[has], y_BCYX[has, c, None]))
+        return judged

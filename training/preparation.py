@@ -1,0 +1,98 @@
+"""From a file to what the network sees: resampled, scaled, and kept in memory while there is room."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.ome import read_plane
+from model.resample import grid_shape, resample
+from model.scaling import InputScaling, TargetScaling, scale_input, scale_target
+from model.vocabulary import Organelle
+from training.index import Field
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pixels become network values: the choices that a checkpoint records and prediction repeats.
+
+    ``pixel_size_um`` is the (min, max) of the pixel sizes the network may see; an image outside is resampled
+    to the nearer end; None takes every image as it is.
+    """
+
+    input_scaling: InputScaling
+    target_scaling: TargetScaling
+    pixel_size_um: tuple[float, float] | None
+
+    def input(self, path: Path) -> np.ndarray:
+        """Read one transmitted-light plane: (Y, X) float32 on the network's grid."""
+        plane = read_plane(path)
+        shape = plane.pixels.shape
+        if self.pixel_size_um is not None and plane.pixel_size_um is not None:
+            shape = grid_shape((shape[0], shape[1]), plane.pixel_size_um, self.pixel_size_um)
+        # Scaling comes after resampling: the width of the background filter is in pixels of the network's grid.
+        return scale_input(_resized(plane.pixels, (shape[0], shape[1])), self.input_scaling)
+
+    def target(self, path: Path, shape: tuple[int, int], *, unclipped: bool = False) -> np.ndarray:
+        """Read one target: (Y, X) float32 in [-1, 1] on the grid ``shape`` of its input.
+
+        ``unclipped`` scales linearly whatever the recipe says: the truth for metrics, which ignore affine changes.
+        """
+        scaling = TargetScaling.LINEAR if unclipped else self.target_scaling
+        return scale_target(_resized(read_plane(path).pixels, shape), scaling)
+
+
+def _resized(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if pixels.shape == shape:
+        return pixels
+    # Cubic interpolation overshoots; values outside the 16-bit range do not exist in a camera.
+    return np.clip(resample(pixels.astype(np.float32), shape), 0, 65535)
+
+
+def pixel_size_range(fields: tuple[Field, ...]) -> tuple[float, float] | None:
+    """Smallest and largest pixel size (µm, either axis) over one plane of each field; None where none states one."""
+    sizes = [read_plane(next(iter(f.planes.values()))).pixel_size_um for f in fields]
+    stated = [side for size in sizes if size is not None for side in size]
+    return (min(stated), max(stated)) if stated else None
+
+
+class PlaneStore:
+    """Prepared planes of many fields behind a least-recently-used cache of bounded size; safe across threads.
+
+    A value that comes from the cache equals the one that was just read, so results do not depend on the size.
+    """
+
+    def __init__(self, preparation: Preparation, capacity_bytes: int) -> None:
+        self.preparation = preparation
+        self._capacity = capacity_bytes
+        self._held: OrderedDict[Path, np.ndarray] = OrderedDict()
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def input(self, field: Field, z: int) -> np.ndarray:
+        """One plane (Y, X); float16 or float32, see ``_stored``."""
+        path = field.planes[z]
+        return self._get(path, lambda: self.preparation.input(path), self.preparation.input_scaling == "linear")
+
+    def target(self, field: Field, organelle: Organelle, shape: tuple[int, int]) -> np.ndarray:
+        """One target (Y, X) on the grid ``shape``; float16 or float32, see ``_stored``."""
+        path = field.labels[organelle]
+        linear = self.preparation.target_scaling == "linear"
+        return self._get(path, lambda: self.preparation.target(path, shape), linear)
+
+    def _get(self, path, make, linear: bool) -> np.ndarray:  # type: ignore[no-untyped-def]
+        with self._lock:
+            if path in self._held:
+                self._held.move_to_end(path)
+                return self._held[path]
+        # Linearly scaled cameras use a sliver of [-1, 1], where half precision would cost grey levels.
+        made = make().astype(np.float32 if linear else np.float16)
+        with self._lock:
+            if path not in self._held:
+                self._held[path] = made
+                self._used += made.nbytes
+            while self._used > self._capacity and len(self._held) > 1:
+                self._used -= self._held.popitem(last=False)[1].nbytes
+        return made
