@@ -1,0 +1,39 @@
+"""Test-time augmentation: the mean over quarter turns of the image plane (paper, "Test-time augmentation").
+
+    y = 1/n Σ_k  R⁻ᵏ f(Rᵏ x),   R a quarter turn in (Y, X),   k = 0 | 0, 2 | 0, 1, 2, 3
+
+Turns are exact permutations of pixels, so an identity network returns the image. A quarter turn of a
+non-square image swaps its sides: `f` must take any shape, and plan its tiles for the shape it is given.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+QUARTER_TURNS: dict[int, tuple[int, ...]] = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}
+"""Number of rotations -> the quarter turns that are averaged. Two means 0 and 180°, which keep the shape."""
+
+_PLANE = (-2, -1)  # never batch and channel, which turned nothing while the output was turned back
+
+
+def predict_rotated(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, rotations: int) -> Tensor:
+    """Mean of the predictions of the turned image, each turned back; float32 (C, Y, X).
+
+    `predict` maps (1, Y, X) to (C, Y, X) for the image's shape and its transpose.
+    Raises ValueError if `rotations` is not 1, 2 or 4, or if `predict` changes the shape of the plane.
+    """
+    if rotations not in QUARTER_TURNS:
+        raise ValueError(f"rotations must be 1, 2 or 4, got {rotations}")
+    sum_CYX: Tensor | None = None
+    for turns in QUARTER_TURNS[rotations]:
+        turned_CYX = predict(torch.rot90(image_1YX, turns, _PLANE).contiguous()).float()
+        prediction_CYX = torch.rot90(turned_CYX, -turns, _PLANE)
+        if prediction_CYX.shape[-2:] != image_1YX.shape[-2:]:
+            raise ValueError(
+                f"predict must keep the plane's shape {tuple(image_1YX.shape[-2:])}, "
+                f"got {tuple(prediction_CYX.shape[-2:])}"
+            )
+        sum_CYX = prediction_CYX.clone() if sum_CYX is None else sum_CYX.add_(prediction_CYX)
+    assert sum_CYX is not None
+    return sum_CYX.div_(rotations)

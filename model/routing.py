@@ -1,0 +1,135 @@
+"""Which checkpoint predicts which organelle of which modality: data in ``routing.json``, not code.
+
+    {"format": 1,
+     "checkpoints": {"pix2pix-bf": {"file": "pix2pix_bf.safetensors", "sha256": "<of the file>"}, ...},
+     "routes": {"BF": {"mitochondria": "pix2pix-bf/mitochondria", ...}, "PC": {...},
+                "DIC": {..., "actin": "unetplusplus/actin"}, "unknown": {...}}}
+
+The default follows the paper's final ensemble: one pix2pix a modality, and for actin on DIC, which has no
+label at all, the unified UNet++. "unknown" serves images that nobody can tell the modality of.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import UserError
+from model.vocabulary import Modality, Organelle
+
+ROUTING_FILE = "routing.json"
+MODEL_VOLUME = Path("/opt/ml/model")
+FORMAT = 1
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Route:
+    """One organelle's way: the checkpoint's name in the routing, and the head that is asked."""
+
+    checkpoint: str
+    head: Organelle
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Where a checkpoint lies and the SHA-256 (hex) its file must have."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Routing:
+    """A validated ``routing.json``: every route names a known checkpoint, every modality has all organelles.
+
+    The key None of `routes` holds the routes of an unknown modality.
+    """
+
+    checkpoints: Mapping[str, CheckpointFile]
+    routes: Mapping[Modality | None, Mapping[Organelle, Route]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Routing":
+        """Read ``folder/routing.json``. Raises UserError naming the file, what was found and expected."""
+        path = folder / ROUTING_FILE
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing, expected it beside its checkpoints.") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+        except ValueError as error:  # not JSON, or not UTF-8
+            raise UserError(f"{path} is not valid JSON: {error}.") from None
+        root = _mapping(document, path, "the file")
+        if root.get("format") != FORMAT:
+            raise UserError(f"{path} has format {root.get('format')!r}, expected {FORMAT}.")
+        _exact_keys(root, {"format", "checkpoints", "routes"}, path, "the file")
+        checkpoints = {
+            name: _checkpoint_file(entry, path, name)
+            for name, entry in _mapping(root["checkpoints"], path, "checkpoints").items()
+        }
+        by_modality = _mapping(root["routes"], path, "routes")
+        _exact_keys(by_modality, {*Modality, _UNKNOWN}, path, "routes")
+        routes: dict[Modality | None, Mapping[Organelle, Route]] = {}
+        for key, entry in by_modality.items():
+            by_organelle = _mapping(entry, path, f"routes.{key}")
+            _exact_keys(by_organelle, set(Organelle), path, f"routes.{key}")
+            routes[None if key == _UNKNOWN else Modality(key)] = {
+                organelle: _route(by_organelle[organelle], path, f"routes.{key}.{organelle}", checkpoints)
+                for organelle in Organelle
+            }
+        unused = set(checkpoints) - {route.checkpoint for ways in routes.values() for route in ways.values()}
+        if unused:
+            raise UserError(f"{path} lists checkpoints that no route uses: {', '.join(sorted(unused))}.")
+        return cls(checkpoints, routes)
+
+
+def resources_folder(default: Path, model_volume: Path = MODEL_VOLUME) -> Path:
+    """The folder to predict from: the platform's model volume where it holds a routing, else `default`."""
+    return model_volume if (model_volume / ROUTING_FILE).is_file() else default
+
+
+def _checkpoint_file(entry: Any, path: Path, name: str) -> CheckpointFile:
+    where = f"checkpoints.{name}"
+    fields = _mapping(entry, path, where)
+    _exact_keys(fields, {"file", "sha256"}, path, where)
+    file, sha256 = fields["file"], fields["sha256"]
+    if not name or "/" in name:
+        raise UserError(f"{path} names a checkpoint {name!r}, expected a name without '/'.")
+    # A plain name, so that a routing can never point out of its own folder.
+    if not isinstance(file, str) or file in {"", ".", ".."} or re.search(r"[/\\\0]", file):
+        raise UserError(f"{path} has {where}.file = {file!r}, expected the plain name of a file beside it.")
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise UserError(f"{path} has {where}.sha256 = {sha256!r}, expected 64 lower-case hexadecimal digits.")
+    checkpoint = path.parent / file
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} is missing, though {path} lists it as {name!r}.")
+    return CheckpointFile(checkpoint, sha256)
+
+
+def _route(entry: Any, path: Path, where: str, checkpoints: Mapping[str, CheckpointFile]) -> Route:
+    name, slash, head = entry.partition("/") if isinstance(entry, str) else ("", "", "")
+    if not slash or head not in set(Organelle):
+        raise UserError(f"{path} has {where} = {entry!r}, expected 'checkpoint/organelle'.")
+    if name not in checkpoints:
+        raise UserError(
+            f"{path} routes {where} to the checkpoint {name!r}, "
+            f"expected one of {', '.join(checkpoints) or 'none'}."
+        )
+    return Route(name, Organelle(head))
+
+
+def _mapping(value: Any, path: Path, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path} has a {type(value).__name__} as {where}, expected a JSON object.")
+    return value
+
+
+def _exact_keys(fields: Mapping[str, Any], expected: set[str], path: Path, where: str) -> None:
+    """Misspelt keys are reported, never ignored: a route that is not read would be a silent fallback."""
+    if set(fields) != expected:
+        found, wanted = (", ".join(sorted(keys)) or "nothing" for keys in (set(fields), expected))
+        raise UserError(f"{path} has {found} in {where}, expected {wanted}.")

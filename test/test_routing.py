@@ -1,0 +1,99 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.errors import UserError
+from model.routing import Route, Routing, resources_folder
+from model.vocabulary import Modality, Organelle
+
+
+def document() -> dict[str, Any]:
+    routes = {modality: {o: f"pix2pix/{o}" for o in Organelle} for modality in ("BF", "PC", "DIC")}
+    routes["DIC"][Organelle.ACTIN] = "unified/actin"
+    routes["unknown"] = {o: f"unified/{o}" for o in Organelle}
+    files = {name: {"file": f"{name}.safetensors", "sha256": "ab" * 32} for name in ("pix2pix", "unified")}
+    return {"format": 1, "checkpoints": files, "routes": routes}
+
+
+def write(folder: Path, content: Any) -> Path:
+    for name in ("pix2pix", "unified"):
+        (folder / f"{name}.safetensors").touch()
+    (folder / "routing.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_reads_what_the_paper_does(tmp_path: Path) -> None:
+    routing = Routing.read(write(tmp_path, document()))
+    assert routing.routes[Modality.DIC][Organelle.ACTIN] == Route("unified", Organelle.ACTIN)
+    assert routing.routes[Modality.BF][Organelle.ACTIN] == Route("pix2pix", Organelle.ACTIN)
+    assert routing.routes[None][Organelle.NUCLEUS] == Route("unified", Organelle.NUCLEUS)
+    assert routing.checkpoints["pix2pix"].path == tmp_path / "pix2pix.safetensors"
+    assert all(set(ways) == set(Organelle) for ways in routing.routes.values())
+
+
+FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "format": (lambda d: d.update(format=2), "format 2, expected 1"),
+    "root key": (lambda d: d.update(extra=1), "extra"),
+    "no routes": (lambda d: d.pop("routes"), "expected checkpoints, format, routes"),
+    "list": (lambda d: d.update(routes=[]), "a list as routes, expected a JSON object"),
+    "no modality": (lambda d: d["routes"].pop("PC"), "BF, DIC, unknown in routes"),
+    "no organelle": (lambda d: d["routes"]["PC"].pop("actin"), "routes.PC, expected actin"),
+    "misspelt": (lambda d: d["routes"]["PC"].update(actine="x"), "actine"),
+    "no head": (lambda d: d["routes"]["PC"].update(actin="pix2pix"), "expected 'checkpoint/organelle'"),
+    "bad head": (
+        lambda d: d["routes"]["PC"].update(actin="pix2pix/golgi"),
+        "expected 'checkpoint/organelle'",
+    ),
+    "number": (lambda d: d["routes"]["PC"].update(actin=3), "expected 'checkpoint/organelle'"),
+    "unknown name": (
+        lambda d: d["routes"]["PC"].update(actin="foo/actin"),
+        "expected one of pix2pix, unified",
+    ),
+    "outside": (lambda d: d["checkpoints"]["pix2pix"].update(file="../a"), "plain name of a file beside it"),
+    "dots": (lambda d: d["checkpoints"]["pix2pix"].update(file=".."), "plain name of a file beside it"),
+    "hash": (lambda d: d["checkpoints"]["pix2pix"].update(sha256="ab"), "64 lower-case hexadecimal"),
+    "missing": (lambda d: d["checkpoints"]["pix2pix"].update(file="gone"), "gone is missing"),
+    "slash": (lambda d: d["checkpoints"].update({"a/b": d["checkpoints"]["pix2pix"]}), "without '/'"),
+    "unused": (lambda d: d["checkpoints"].update(spare=d["checkpoints"]["pix2pix"]), "no route uses: spare"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named(tmp_path: Path, fault: str) -> None:
+    content = document()
+    spoil, words = FAULTS[fault]
+    spoil(content)
+    with pytest.raises(UserError) as caught:
+        Routing.read(write(tmp_path, content))
+    message = str(caught.value)
+    assert words in message
+    assert str(tmp_path) in message and "\n" not in message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", "\xff"])
+def test_no_json_object(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UserError, match=r"routing\.json"):
+        Routing.read(write(tmp_path, content))
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "routing.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not valid JSON"):
+        Routing.read(tmp_path)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing"):
+        Routing.read(tmp_path / "nowhere")
+
+
+def test_the_model_volume_wins_where_it_holds_a_routing(tmp_path: Path) -> None:
+    volume, default = tmp_path / "volume", tmp_path / "default"
+    assert resources_folder(default, volume) == default
+    volume.mkdir()
+    assert resources_folder(default, volume) == default
+    write(volume, document())
+    assert resources_folder(default, volume) == volume
