@@ -68,7 +68,12 @@ def source_count(microscope: Microscope, defocus_um: float) -> int:
 
     Two points ds apart in NA displace their images by ds |dz| / n; a spacing of 0.5 wavelength n / (NA |dz|) hides that.
     """
-    spacing = 0.5 * microscope.wavelength_um * microscope.medium_index / (microscope.pupil_na * max(defocus_um, 0.1))
+    spacing = (
+        0.5
+        * microscope.wavelength_um
+        * microscope.medium_index
+        / (microscope.pupil_na * max(defocus_um, 0.1))
+    )
     if microscope.modality is Modality.PC:
         needed = 2 * np.pi * microscope.ring_na / spacing
         return next((n for n in (8, 16, 24) if n >= needed), 32)
@@ -76,7 +81,9 @@ def source_count(microscope: Microscope, defocus_um: float) -> int:
     return next((n for n in SOURCE_COUNTS if n >= needed), SOURCE_COUNTS[-1])
 
 
-def transmitted(opd_um: Real, z_um: Sequence[float], foci_um: Sequence[float], microscope: Microscope) -> Real:
+def transmitted(
+    opd_um: Real, z_um: Sequence[float], foci_um: Sequence[float], microscope: Microscope
+) -> Real:
     """Intensity images of a transparent specimen in the microscope's modality.
 
     opd_um: (K, Y, X) float32, the integral of (n - n_medium) dz over each slab, µm, on pixels of
@@ -85,7 +92,9 @@ def transmitted(opd_um: Real, z_um: Sequence[float], foci_um: Sequence[float], m
     shapes disagree.
     """
     if opd_um.ndim != 3 or len(z_um) != len(opd_um) or len(foci_um) == 0:
-        raise ValueError(f"Slabs of shape (K, Y, X), K heights and a focus are expected, not {opd_um.shape}, {len(z_um)}.")
+        raise ValueError(
+            f"Slabs of shape (K, Y, X), K heights and a focus are expected, not {opd_um.shape}, {len(z_um)}."
+        )
     order = np.argsort(np.asarray(z_um), kind="stable")
     heights = np.asarray(z_um, dtype=np.float64)[order]
     weights = np.array([float(np.abs(opd_um[k]).sum(dtype=np.float64)) for k in order])
@@ -147,7 +156,8 @@ def _plan(microscope: Microscope, shape: tuple[int, int], count: int) -> _Plan:
     cutoff = microscope.pupil_na / microscope.wavelength_um
     # The intensity's band ends at twice the cutoff: the coarsest grid without aliasing, never finer than the given one.
     grid = tuple(
-        min(n, fft.next_fast_len(int(np.ceil(4 * cutoff * length)) + 2)) for n, length in zip(shape, extent, strict=True)
+        min(n, fft.next_fast_len(int(np.ceil(4 * cutoff * length)) + 2))
+        for n, length in zip(shape, extent, strict=True)
     )
     step = (1 / extent[0], 1 / extent[1])
     sources = []
@@ -159,14 +169,21 @@ def _plan(microscope: Microscope, shape: tuple[int, int], count: int) -> _Plan:
             centre, reach = -frequency[axis] / step[axis], cutoff / step[axis]
             indices.append(np.arange(int(np.ceil(centre - reach)), int(np.floor(centre + reach)) + 1))
         fy, fx = indices[0][:, None] * step[0], indices[1] * step[1]
-        pupil = _pupil(microscope, fy + frequency[0], fx + frequency[1], min(step)) * _shear(microscope, fy, fx)
+        pupil = _pupil(microscope, fy + frequency[0], fx + frequency[1], min(step)) * _shear(
+            microscope, fy, fx
+        )
         direct = _pupil(microscope, np.asarray(frequency[0]), np.asarray(frequency[1]), min(step))
         zero = (int(-indices[0][0]), int(-indices[1][0]))
         # The direct light is taken at its exact frequency and as the grid sees it alike: an empty field is exactly 1.
         assert np.isclose(pupil[zero], direct * _shear(microscope, np.zeros(()), np.zeros(())))
         empty_field += float(np.abs(pupil[zero]) ** 2)
         sources.append(
-            _Source(frequency, np.mod(indices[0], grid[0]), np.mod(indices[1], grid[1]), pupil.astype(np.complex64))
+            _Source(
+                frequency,
+                np.mod(indices[0], grid[0]),
+                np.mod(indices[1], grid[1]),
+                pupil.astype(np.complex64),
+            )
         )
     return _Plan((grid[0], grid[1]), step, tuple(sources), empty_field)
 
@@ -181,7 +198,8 @@ def _pupil(
     angle = np.arctan2(fy, fx)
     waves = microscope.spherical_waves * (6 * rho**4 - 6 * rho**2 + 1)
     waves = waves + rho**2 * (
-        microscope.astigmatism_waves[1] * np.cos(2 * angle) + microscope.astigmatism_waves[0] * np.sin(2 * angle)
+        microscope.astigmatism_waves[1] * np.cos(2 * angle)
+        + microscope.astigmatism_waves[0] * np.sin(2 * angle)
     )
     # Edges are softened inwards by one frequency step, against the staircase of a disk on a grid.
     pupil = np.clip((cutoff - radius) / step, 0, 1) * np.exp(2j * np.pi * waves)
@@ -197,7 +215,9 @@ def _pupil(
     return np.asarray(pupil, dtype=np.complex128)
 
 
-def _shear(microscope: Microscope, fy: NDArray[np.float64], fx: NDArray[np.float64]) -> NDArray[np.complex128]:
+def _shear(
+    microscope: Microscope, fy: NDArray[np.float64], fx: NDArray[np.float64]
+) -> NDArray[np.complex128]:
     """DIC: difference of two images sheared by d with bias, as a factor of the spectrum; 1 otherwise.
 
     Frequencies are relative to the illuminating wave, since the condenser's prism compensates the shear at the source.

@@ -31,7 +31,9 @@ def fluorescence(
     slab's total is preserved (unit-sum point-spread functions). Raises ValueError where shapes disagree.
     """
     if density.ndim != 3 or len(z_um) != len(density):
-        raise ValueError(f"Slabs of shape (K, Y, X) and K heights are expected, not {density.shape}, {len(z_um)}.")
+        raise ValueError(
+            f"Slabs of shape (K, Y, X) and K heights are expected, not {density.shape}, {len(z_um)}."
+        )
     shape = (density.shape[1], density.shape[2])
     wavelength = microscope.emission(organelle)
     aperture = min(microscope.fluorescence_na, microscope.medium_index)
@@ -60,7 +62,9 @@ def _table_index(shape: tuple[int, int], pixel_size_um: float, cutoff: float) ->
     return np.minimum(scaled, _TABLE - 1).astype(np.uint16)
 
 
-def _radial_transfer(aperture: float, wavelength: float, index: float, defocus_um: NDArray[np.float64]) -> Real:
+def _radial_transfer(
+    aperture: float, wavelength: float, index: float, defocus_um: NDArray[np.float64]
+) -> Real:
     """(len(defocus), _TABLE) transfer functions over 0..2 NA / wavelength, 1 at zero frequency.
 
     By Hankel transforms: pupil -> field -> intensity -> transfer function, so the cost does not depend on the image.
