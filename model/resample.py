@@ -9,8 +9,9 @@ from torch.nn import functional as F
 def resample(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Resample a plane (Y, X) float32 to `shape`; the field of view stays, the pixel size changes.
 
-    An axis that shrinks is averaged under a triangle as wide as the step (no aliasing); an axis that grows is
-    interpolated bicubically, which may overshoot by some percent at edges. The same shape gives the same values.
+    An axis that shrinks is averaged under a triangle two steps wide (no aliasing); an axis that grows is
+    interpolated bicubically, which may overshoot by some percent at edges. The same shape gives the same
+    values.
     """
     plane = torch.from_numpy(np.array(image, dtype=np.float32))[None, None]
     height, width = plane.shape[-2:]
@@ -26,7 +27,7 @@ def resample(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.f
 def grid_shape(
     shape: tuple[int, int], pixel_size_um: tuple[float, float], allowed: tuple[float, float]
 ) -> tuple[int, int]:
-    """Shape (Y, X) of the grid on which the pixel size (y, x) lies within `allowed` (smallest, largest), all in µm.
+    """Shape (Y, X) of the grid whose pixel size (y, x) lies within `allowed` (smallest, largest), all in µm.
 
     Each axis goes to the nearest allowed size, so an image that is within the range keeps its grid.
     """

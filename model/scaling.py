@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+Grey = NDArray[np.uint16] | NDArray[np.float32]
+
 UINT16_MAX = 65535
 
-BACKGROUND_SIGMA = 96.0  # pixels of the network's grid: wider than a cell at 60 to 160 nm a pixel would blur away
+BACKGROUND_SIGMA = 96.0  # pixels of the network's grid: illumination varies more slowly, cells faster
 BACKGROUND_BLOCK = 8  # the background is so smooth that 8x coarser samples of it lose nothing
 FLATFIELD_CLIP = 2.0  # dust and reflections reach far beyond the [2, 98] percentile range
 # Contrast below 0.1 % of the background is camera noise or rounding: it is not stretched any further.
@@ -37,20 +39,20 @@ class TargetScaling(StrEnum):
     PERCENTILE = "percentile"
 
 
-def scale_input(image: NDArray[np.uint16] | NDArray[np.float32], scaling: InputScaling) -> NDArray[np.float32]:
+def scale_input(image: Grey, scaling: InputScaling) -> NDArray[np.float32]:
     """Scale a plane (Y, X) of 16-bit grey values, uint16 or resampled float32, to float32 (Y, X).
 
-    LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). FLATFIELD divides by the image's own wide background,
-    subtracts the median and divides by the [2, 98] percentile range, clipped to [-2, 2]; pixels of value zero
-    are the empty margins of registered images, take no part in any of this, and become 0. FLATFIELD expects the
-    image on the network's grid, since the background's width is counted in its pixels.
+    LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). FLATFIELD divides by the image's own wide
+    background, subtracts the median and divides by the [2, 98] percentile range, clipped to [-2, 2]; pixels
+    of value zero are the empty margins of registered images, take no part in any of this, and become 0.
+    FLATFIELD expects the image on the network's grid, since the background's width is counted in its pixels.
     """
     if scaling is InputScaling.LINEAR:
         return _linear(image)
     return _flatfield(np.asarray(image, dtype=np.float32))
 
 
-def scale_target(image: NDArray[np.uint16] | NDArray[np.float32], scaling: TargetScaling) -> NDArray[np.float32]:
+def scale_target(image: Grey, scaling: TargetScaling) -> NDArray[np.float32]:
     """Scale a fluorescence plane (Y, X) of 16-bit grey values to float32 (Y, X) in [-1, 1].
 
     LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). PERCENTILE maps the image's own 2nd and 99.8th
@@ -62,7 +64,8 @@ def scale_target(image: NDArray[np.uint16] | NDArray[np.float32], scaling: Targe
     if high <= low:
         return np.zeros(image.shape, dtype=np.float32)
     relative = (np.asarray(image, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
-    return np.clip(relative, *TARGET_RANGE) - np.float32(0.75)
+    scaled: NDArray[np.float32] = np.clip(relative, *TARGET_RANGE) - np.float32(0.75)
+    return scaled
 
 
 def to_uint16(prediction: NDArray[np.floating]) -> NDArray[np.uint16]:
@@ -77,7 +80,7 @@ def to_uint16(prediction: NDArray[np.floating]) -> NDArray[np.uint16]:
     return np.clip(grey, 0, UINT16_MAX).astype(np.uint16)
 
 
-def _linear(image: NDArray[np.uint16] | NDArray[np.float32]) -> NDArray[np.float32]:
+def _linear(image: Grey) -> NDArray[np.float32]:
     return np.asarray(image, dtype=np.float32) / np.float32(UINT16_MAX / 2) - np.float32(1)
 
 

@@ -1,0 +1,111 @@
+"""The paper's generator: pix2pix's ResNet with one encoder, four decoders (section 2.2, Fig. 3).
+
+Shape suffixes: B samples, C channels, O organelles, Y rows, X columns.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.dynamic import first_convolution
+from model.layers import InstanceNorm, asked_heads, check_plane
+from model.vocabulary import Organelle
+
+if TYPE_CHECKING:
+    from model.architecture import Architecture
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(dropout(relu(norm(conv(x)))))), reflected borders."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        # No bias: the normalisation behind each convolution would take it away again.
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False)
+        self.norm = InstanceNorm()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BCYX: Tensor) -> Tensor:
+        inner = self.dropout(F.relu(self.norm(self.first(x_BCYX))))
+        changed: Tensor = self.norm(self.second(inner))
+        return x_BCYX + changed
+
+
+class Encoder(nn.Module):
+    """7x7 convolution, two strided ones, residual blocks: (B, 1, Y, X) to (B, 4 width, Y / 4, X / 4)."""
+
+    def __init__(self, width: int, blocks: int, dropout: float, dynamic: bool) -> None:
+        super().__init__()
+        self.first = first_convolution(width, 7, dynamic=dynamic)
+        self.down = nn.ModuleList(
+            nn.Conv2d(width * scale, width * scale * 2, 3, stride=2, padding=1, bias=False)
+            for scale in (1, 2)
+        )
+        self.blocks = nn.Sequential(*(ResidualBlock(4 * width, dropout) for _ in range(blocks)))
+        self.norm = InstanceNorm()
+
+    def forward(self, x_B1YX: Tensor, modality_code_B3: Tensor | None) -> Tensor:
+        features: Tensor = F.relu(self.norm(self.first(x_B1YX, modality_code_B3)))
+        for down in self.down:
+            features = F.relu(self.norm(down(features)))
+        encoded: Tensor = self.blocks(features)
+        return encoded
+
+
+class Decoder(nn.Module):
+    """Two transposed convolutions, a 7x7 convolution, tanh: (B, 4 width, Y / 4, X / 4) to (B, 1, Y, X)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(
+                width * scale, width * scale // 2, 3, stride=2, padding=1, output_padding=1, bias=False
+            )
+            for scale in (4, 2)
+        )
+        self.last = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
+        self.norm = InstanceNorm()
+
+    def forward(self, features_BCYX: Tensor) -> Tensor:
+        for up in self.up:
+            features_BCYX = F.relu(self.norm(up(features_BCYX)))
+        return torch.tanh(self.last(features_BCYX))
+
+
+class ResnetGenerator(nn.Module):
+    """One encoder, one decoder for each organelle; weights drawn from N(0, 0.02) as in pix2pix."""
+
+    stride: ClassVar[int] = 4
+
+    def __init__(self, architecture: "Architecture") -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.encoder = Encoder(
+            architecture.width, architecture.blocks, architecture.dropout, architecture.dynamic
+        )
+        self.decoders = nn.ModuleDict({str(o): Decoder(architecture.width) for o in architecture.organelles})
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        x_B1YX: Tensor,
+        organelles: Sequence[Organelle] | None = None,
+        modality_code_B3: Tensor | None = None,
+    ) -> Tensor:
+        """Predict (B, O, Y, X) in [-1, 1], channels in the order of `organelles` (all, unless named).
+
+        Only the decoders asked for are computed. Y and X are multiples of `stride`. Raises ValueError for
+        another shape, an organelle without decoder, or a dynamic network without modality code.
+        """
+        check_plane(x_B1YX, self.stride)
+        names = asked_heads(organelles, self.architecture.organelles)
+        features = self.encoder(x_B1YX, modality_code_B3)
+        return torch.cat([self.decoders[name](features) for name in names], dim=1)
