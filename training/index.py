@@ -14,6 +14,7 @@ import tifffile
 
 from model.errors import UserError
 from model.naming import InputName, TargetName, parse
+from model.ome import read_plane
 from model.vocabulary import Modality, Organelle
 
 
@@ -95,7 +96,9 @@ class Index:
         for modality in self.labelled():
             fields = [f for f in self.fields if f.modality is modality]
             counts = ", ".join(f"{o.value} {sum(o in f.labels for f in fields)}" for o in Organelle)
-            lines.append(f"  {modality}: {len(fields)} fields, {sum(len(f.planes) for f in fields)} inputs; {counts}")
+            lines.append(
+                f"  {modality}: {len(fields)} fields, {sum(len(f.planes) for f in fields)} inputs; {counts}"
+            )
         if self.duplicates:
             lines.append(f"  {len(self.duplicates)} file names are listed twice, e.g. {self.duplicates[0]}")
         lines.extend(f"  skipped {s.name}: {s.reason}" for s in self.skipped)
@@ -109,15 +112,18 @@ def scan(roots: Sequence[Path]) -> Index:
     Other files are ignored. Raises UserError where a folder is absent or holds nothing of the challenge's names.
     """
     listed: list[tuple[str, Path]] = []
-    for root in roots:
+    names_of_roots = [root.resolve().name for root in roots]
+    for root, name_of_root in zip(roots, names_of_roots, strict=True):
         if not root.is_dir():
             raise UserError(f"{root}: no such folder, expected a data set in the challenge's layout")
         found = []
         for folder, _, names in os.walk(root):
             study = os.path.relpath(folder, root)
-            label = root.name if study == "." else study
-            # Two data sets may both have a Study_1; their fields are different cells.
-            study = f"{root.name}/{study}" if len(roots) > 1 and study != "." else label
+            if study == ".":
+                study = name_of_root
+            elif len(roots) > 1:
+                # Two data sets may both have a Study_1; their fields are different cells.
+                study = f"{name_of_root if names_of_roots.count(name_of_root) == 1 else root}/{study}"
             found.extend((study, Path(folder) / name) for name in names if parse(name) is not None)
         if not found:
             raise UserError(
@@ -138,7 +144,9 @@ def read_file_lists(paths: Iterable[Path]) -> Index:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read ({error}), expected one file name a line") from error
-        listed.extend((path.stem, Path(path.stem) / PurePosixPath(line.strip()).name) for line in lines if line.strip())
+        listed.extend(
+            (path.stem, Path(path.stem) / PurePosixPath(line.strip()).name) for line in lines if line.strip()
+        )
     return _assemble(listed)
 
 
@@ -161,13 +169,21 @@ def _assemble(listed: Iterable[tuple[str, Path]]) -> Index:
     fields = []
     for (study, image, modality), stack in sorted(planes.items()):
         known = labels.get((study, image), {})
-        entry = Field(study, image, modality, dict(sorted(stack.items())), {o: known[o] for o in Organelle if o in known})
+        entry = Field(
+            study,
+            image,
+            modality,
+            dict(sorted(stack.items())),
+            {o: known[o] for o in Organelle if o in known},
+        )
         if known:
             fields.append(entry)
         else:
             skipped.append(Skipped(entry.name, "has inputs but no target"))
     lit = {(study, image) for study, image, _ in planes}
-    skipped.extend(Skipped(f"{s}/image_{i}", "has targets but no input") for s, i in sorted(labels) if (s, i) not in lit)
+    skipped.extend(
+        Skipped(f"{s}/image_{i}", "has targets but no input") for s, i in sorted(labels) if (s, i) not in lit
+    )
     return Index(tuple(fields), tuple(skipped), tuple(duplicates))
 
 
@@ -199,7 +215,9 @@ def check(index: Index) -> Index:
         shape = max(good, key=good.count)
         for z, found in shapes.items():
             if not isinstance(found, str) and found != shape:
-                skipped.append(Skipped(str(entry.planes[z]), f"is {found}, the field's other planes are {shape}"))
+                skipped.append(
+                    Skipped(str(entry.planes[z]), f"is {found}, the field's other planes are {shape}")
+                )
         labels = {}
         for organelle, path in entry.labels.items():
             found = shape_of(path)
@@ -218,6 +236,9 @@ def check(index: Index) -> Index:
 def _header(path: Path) -> tuple[int, int] | str:
     """(Y, X) of the one plane in a file, or what is wrong with it."""
     try:
+        if path.suffix.lower() == ".mha":
+            height, width = read_plane(path).pixels.shape
+            return height, width
         size = path.stat().st_size
         with tifffile.TiffFile(path) as tiff:
             if not tiff.pages:

@@ -74,7 +74,9 @@ class PlaneStore:
     def input(self, field: Field, z: int) -> np.ndarray:
         """One plane (Y, X); float16 or float32, see ``_stored``."""
         path = field.planes[z]
-        return self._get(path, lambda: self.preparation.input(path), self.preparation.input_scaling == "linear")
+        return self._get(
+            path, lambda: self.preparation.input(path), self.preparation.input_scaling == "linear"
+        )
 
     def target(self, field: Field, organelle: Organelle, shape: tuple[int, int]) -> np.ndarray:
         """One target (Y, X) on the grid ``shape``; float16 or float32, see ``_stored``."""

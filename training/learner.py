@@ -1,0 +1,156 @@
+"""One optimiser step: the networks, their losses and optimisers, with all the state that a step changes."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.architecture import build
+from model.dynamic import modality_code
+from model.errors import UserError
+from training.discriminator import Discriminators
+from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weighted_l1
+from training.recipe import Settings
+from training.sampling import Batch
+
+
+class Learner:
+    """The generator, one discriminator per organelle (where the recipe has a GAN), and two Adams."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self.settings = settings
+        self.device = device
+        self.architecture = settings.architecture()
+        self.network: nn.Module = build(self.architecture).to(device).train()
+        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema else None
+        self.discriminators: Discriminators | None = None
+        if settings.lambda_gan:
+            self.discriminators = Discriminators(
+                self.architecture.organelles, settings.discriminator_width
+            ).to(device)
+        self.steps = 0
+        self._modules = {"network": self.network}
+        if self.averaged is not None:
+            self._modules["averaged"] = self.averaged
+        self._optimisers = {"generator": self._adam(self.network)}
+        if self.discriminators is not None:
+            self._modules["discriminators"] = self.discriminators
+            self._optimisers["discriminators"] = self._adam(self.discriminators)
+
+    def _adam(self, module: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            module.parameters(), lr=self.settings.learning_rate, betas=(self.settings.beta1, 0.999)
+        )
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network to validate and to ship: the averaged one where there is one."""
+        return self.network if self.averaged is None else self.averaged
+
+    def start_from(self, network: nn.Module) -> None:
+        """Begin with another network's weights (same architecture)."""
+        for target in filter(None, (self.network, self.averaged)):
+            target.load_state_dict(network.state_dict())
+
+    def predict(self, network: nn.Module, batch: Batch) -> Tensor:
+        """(B, C, Y, X) float32 for the organelles of the batch; the other decoders are not computed."""
+        code = modality_code(batch.modalities).to(self.device) if self.architecture.dynamic else None
+        # bfloat16 halves the time on CUDA and needs no loss scaling; on a CPU it gains nothing.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            prediction: Tensor = network(batch.x_B1YX, batch.organelles, code)
+        return prediction.float()
+
+    def step(self, batch: Batch, rate_factor: float) -> dict[str, float]:
+        """Learn from one batch (on any device); return the unweighted losses by name.
+
+        Optimisers skip parameters without a gradient, so an organelle that nothing labels changes neither its
+        decoder nor its discriminator, nor their running moments.
+        """
+        batch = batch.to(self.device)
+        for optimiser in self._optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = self.settings.learning_rate * rate_factor
+        self.network.train()
+        prediction = self.predict(self.network, batch)
+        losses = {}
+        if self.discriminators is not None:
+            losses["discriminator"] = self._step_discriminators(batch, prediction.detach())
+        total, parts = self.generator_loss(batch, prediction)
+        self._optimisers["generator"].zero_grad(set_to_none=True)
+        total.backward()
+        self._optimisers["generator"].step()
+        self.steps += 1
+        self._average()
+        losses |= {name: float(part.detach()) for name, part in parts.items()}
+        if not all(value == value and abs(value) != float("inf") for value in losses.values()):
+            raise UserError(
+                f"the loss is no longer finite at step {self.steps} ({losses}), try a lower --learning-rate"
+            )
+        return losses
+
+    def generator_loss(self, batch: Batch, prediction_BCYX: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum to descend, and its parts: paper equation 2, plus the correlation where asked for."""
+        predicted = labelled_pairs(prediction_BCYX, batch.labelled_BC)
+        wanted = labelled_pairs(batch.y_BCYX, batch.labelled_BC)
+        terms = {
+            "l1": (self.settings.lambda_l1, lambda: weighted_l1(predicted, wanted)),
+            "correlation": (self.settings.lambda_correlation, lambda: correlation_loss(predicted, wanted)),
+            "gan": (self.settings.lambda_gan, lambda: self._deception(batch, prediction_BCYX)),
+        }
+        parts = {name: term() for name, (weight, term) in terms.items() if weight}
+        total = torch.stack([terms[name][0] * part for name, part in parts.items()]).sum()
+        return total, parts
+
+    def _deception(self, batch: Batch, prediction_BCYX: Tensor) -> Tensor:
+        assert self.discriminators is not None
+        # The judges are only asked here; gradients for their own weights would be thrown away.
+        self.discriminators.requires_grad_(False)
+        return adversarial_loss(self._judge(batch, prediction_BCYX), real=True)
+
+    def _step_discriminators(self, batch: Batch, prediction_BCYX: Tensor) -> float:
+        assert self.discriminators is not None
+        self.discriminators.requires_grad_(True)
+        real = adversarial_loss(self._judge(batch, batch.y_BCYX), real=True)
+        fake = adversarial_loss(self._judge(batch, prediction_BCYX), real=False)
+        loss = 0.5 * (real + fake)
+        self._optimisers["discriminators"].zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimisers["discriminators"].step()
+        return float(loss.detach())
+
+    def _judge(self, batch: Batch, y_BCYX: Tensor) -> list[Tensor]:
+        assert self.discriminators is not None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.discriminators.judge(batch.x_B1YX, y_BCYX, batch.labelled_BC, batch.organelles)
+        return [judged.float() for judged in logits]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is None:
+            return
+        # A young average would otherwise be mostly the random start.
+        decay = min(self.settings.ema, (1 + self.steps) / (10 + self.steps))
+        for average, parameter in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+            average.lerp_(parameter, 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a step changes, torch's random state (dropout) included; tensors and plain types only."""
+        return {
+            "steps": self.steps,
+            "modules": {name: module.state_dict() for name, module in self._modules.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self._optimisers.items()},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what ``state`` returned."""
+        self.steps = state["steps"]
+        for name, module in self._modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimiser in self._optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)

@@ -1,0 +1,321 @@
+"""The loop: steps, validation, what is saved, and going on where a run was stopped.
+
+A run's folder holds ``state.pt`` (all that the next step depends on), ``last.safetensors`` and
+``best.safetensors`` (best mean PCC on held-out planes), ``log.csv`` and ``tensorboard/``.
+"""
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model import __version__, checkpoint
+from model.checkpoint import CheckpointMetadata
+from model.errors import UserError
+from model.vocabulary import Modality
+from training.index import Index
+from training.journal import Journal, Progress, duration
+from training.learner import Learner
+from training.preparation import PlaneStore, Preparation, pixel_size_range
+from training.recipe import Settings
+from training.sampling import BalancedSampler, Loader
+from training.validation import choose_planes, validate
+
+STATE_FORMAT = 1
+STATE, LAST, BEST = "state.pt", "last.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Housekeeping:
+    """What does not change the weights: where to write, on what to compute, how often to look."""
+
+    output: Path
+    device: torch.device
+    resume: bool = False
+    initial: Path | None = None
+    max_minutes: float | None = None
+    validate_minutes: float | None = None
+    workers: int = 1
+    cache_gb: float = 2.0
+    trained_on: str = "unknown data"
+    command: str = ""
+
+
+class Trainer:
+    """One run over the training part of the data, scored on the validation part (which may be empty)."""
+
+    def __init__(self, settings: Settings, training: Index, validation: Index, house: Housekeeping) -> None:
+        self.settings, self.house = settings, house
+        self.training = training
+        sampler = BalancedSampler(training.fields, settings.batch_per_organelle, settings.seed)
+        self.batch_size = sampler.batch_size
+        self.steps_per_epoch = settings.steps_per_epoch or math.ceil(len(training.fields) / self.batch_size)
+        self.pixel_size_um = settings.pixel_size_um or pixel_size_range(training.fields)
+        self.preparation = Preparation(
+            settings.input_scaling, settings.target_scaling, settings.pixel_size_um
+        )
+        torch.manual_seed(settings.seed)
+        self.learner = Learner(settings, house.device)
+        self.stride = int(self.learner.network.stride)  # type: ignore[arg-type]
+        for name in ("crop", "window"):
+            if getattr(settings, name) % self.stride:
+                raise UserError(
+                    f"--{name} is {getattr(settings, name)}, expected a multiple of {self.stride}"
+                )
+        self.held_out = choose_planes(validation.fields, settings.validation_planes, settings.seed)
+        self.data = _digest(training, validation)
+        self.seconds_before = 0.0
+        self.best: dict[str, float] = {}
+        self.scores: dict[str, float] = {}
+        self.initial_sha256 = ""
+        start = self._prepare_folder()
+        store = PlaneStore(self.preparation, int(house.cache_gb * 2**30))
+        self.loader = Loader(store, sampler, settings.crop, start=start, workers=house.workers)
+        self.journal = Journal(house.output, resumed_at=self.learner.steps)
+        self._began = time.monotonic()
+        self._share_before = min(1.0, self.done() / settings.schedule.total)
+
+    def _prepare_folder(self) -> int:
+        """Make a new run's folder or read the old run's state; return the number of the next batch."""
+        output = self.house.output
+        if self.house.resume:
+            return self._restore()
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UserError(
+                f"{output}: is there already, expected a new folder, or --resume to go on with that run"
+            )
+        if self.house.initial is not None:
+            self._start_from(self.house.initial)
+        output.mkdir(parents=True, exist_ok=True)
+        return 0
+
+    def _start_from(self, path: Path) -> None:
+        network, metadata = checkpoint.load(path)
+        ours = self.learner.architecture
+        if replace(metadata.architecture, dropout=ours.dropout) != ours:
+            raise UserError(f"{path}: is a {metadata.architecture}, expected a {ours}")
+        self.learner.start_from(network)
+        self.initial_sha256 = checkpoint.file_sha256(path)
+
+    @property
+    def minutes(self) -> float:
+        """Minutes this run has taken so far, earlier parts included."""
+        return (self.seconds_before + time.monotonic() - self._began) / 60
+
+    def done(self) -> float:
+        """How far the run is, in the schedule's unit."""
+        match self.settings.schedule.unit:
+            case "steps":
+                return self.learner.steps
+            case "epochs":
+                return self.learner.steps / self.steps_per_epoch
+            case "minutes":
+                return self.minutes
+
+    def run(self) -> str:
+        """Train until the schedule ends, ``max_minutes`` are over, or a signal asks to stop; return a summary.
+
+        The state is saved in each of these cases, so the run can go on from there.
+        """
+        schedule, progress, looked = self.settings.schedule, Progress(), self._began
+        with _stop_requests() as stopped:
+            while not schedule.finished(self.done()) and not stopped() and not self._out_of_time():
+                batch = next(self.loader)
+                losses = self.learner.step(batch, schedule.factor(self.done()))
+                progress.add(losses, len(batch.modalities))
+                if progress.due():
+                    share = min(1.0, self.done() / schedule.total)
+                    progress.line(self.learner.steps, share, self.loader.waited, self._seconds_left(share))
+                if self._validation_due(looked):
+                    self._look(progress)
+                    looked = time.monotonic()
+            finished = schedule.finished(self.done())
+            if stopped():
+                self._save()  # whoever asks to stop does not want to wait for a validation
+            else:
+                self._look(progress)
+        self.loader.close()
+        self.journal.close()
+        return self._summary("finished" if finished else "stopped, continue with --resume")
+
+    def _out_of_time(self) -> bool:
+        limit = self.house.max_minutes
+        return limit is not None and time.monotonic() - self._began >= 60 * limit
+
+    def _seconds_left(self, share: float) -> float:
+        begun = time.monotonic() - self._began
+        here = share - self._share_before
+        left = begun / here * (1 - share) if here > 0 else math.inf
+        return left if self.house.max_minutes is None else min(left, 60 * self.house.max_minutes - begun)
+
+    def _validation_due(self, looked: float) -> bool:
+        if self.house.validate_minutes is not None:
+            return time.monotonic() - looked >= 60 * self.house.validate_minutes
+        return self.learner.steps % self.steps_per_epoch == 0
+
+    def _look(self, progress: Progress) -> None:
+        """Validate, log, save."""
+        rate, waiting = progress.pace(self.loader.waited)
+        network: nn.Module = self.learner.shipped.eval()
+        self.scores = validate(
+            self.held_out,
+            self.preparation,
+            lambda b: self.learner.predict(network, b.to(self.house.device)),
+            stride=self.stride,
+        )
+        figures = progress.take_means() | self.scores
+        figures |= {
+            "learning_rate": self.settings.learning_rate * self.settings.schedule.factor(self.done()),
+            "samples_per_second": rate,
+            "loader_waits": waiting,
+        }
+        self.journal.write(
+            self.learner.steps, self.learner.steps / self.steps_per_epoch, self.minutes, figures
+        )
+        better = self.scores and self.scores["pcc/mean"] > self.best.get("pcc/mean", -math.inf)
+        if better:
+            self.best = self.scores
+            checkpoint.save(self.house.output / BEST, network, self.metadata())
+        self._save()
+        if self.scores:
+            shown = ", ".join(
+                f"{name[4:]} {v:.3f}" for name, v in self.scores.items() if name.startswith("pcc/")
+            )
+            print(
+                f"step {self.learner.steps}, {duration(60 * self.minutes)}: PCC {shown}{' (best)' * bool(better)}",
+                flush=True,
+            )
+        progress.reset(self.loader.waited)
+
+    def metadata(self) -> CheckpointMetadata:
+        """What a checkpoint says about itself."""
+        notes = {
+            "version": __version__,
+            "torch": str(torch.__version__),
+            "command": self.house.command,
+            "settings": json.dumps(self.settings.as_dict(), sort_keys=True),
+            "seed": str(self.settings.seed),
+            "steps": str(self.learner.steps),
+            "batch_size": str(self.batch_size),
+            "minutes": f"{self.minutes:.1f}",
+            "training_fields": str(len(self.training.fields)),
+            "training_inputs": str(self.training.inputs()),
+            "validation_planes": str(len(self.held_out)),
+            "validation": json.dumps({name: round(value, 4) for name, value in self.scores.items()}),
+            "data_sha256": self.data,
+        }
+        if self.initial_sha256:
+            notes["started_from_sha256"] = self.initial_sha256
+        labels = self.training.labelled()
+        return CheckpointMetadata(
+            architecture=self.learner.architecture,
+            input_scaling=self.settings.input_scaling,
+            target_scaling=self.settings.target_scaling,
+            window=self.settings.window,
+            pixel_size_um=self.pixel_size_um,
+            modalities=tuple(m for m in Modality if m in labels),
+            labels=labels,
+            trained_on=self.house.trained_on,
+            recipe=self.settings.recipe,
+            notes=notes,
+        )
+
+    def _save(self) -> None:
+        checkpoint.save(self.house.output / LAST, self.learner.shipped, self.metadata())
+        state = {
+            "format": STATE_FORMAT,
+            "settings": self.settings.as_dict(),
+            "data": self.data,
+            "learner": self.learner.state(),
+            "sampler": self.loader.state(),
+            "seconds": 60 * self.minutes,
+            "best": self.best,
+            "initial_sha256": self.initial_sha256,
+        }
+        write_atomically(self.house.output / STATE, lambda path: torch.save(state, path))
+
+    def _restore(self) -> int:
+        path = self.house.output / STATE
+        if not path.is_file():
+            raise UserError(f"{path}: not found, expected the saved state of a run to resume")
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.house.device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"{path}: cannot be read as a training state ({type(error).__name__})") from error
+        if state.get("format") != STATE_FORMAT:
+            raise UserError(f"{path}: has format {state.get('format')}, expected {STATE_FORMAT}")
+        self.settings.require_same(state["settings"])
+        if state["data"] != self.data:
+            raise UserError(
+                f"{path}: was made with other data, expected the fields and planes given by --data"
+            )
+        self.learner.restore(state["learner"])
+        self.seconds_before, self.best = state["seconds"], state["best"]
+        self.initial_sha256 = state["initial_sha256"]
+        return int(state["sampler"]["next_batch"])
+
+    def _summary(self, how: str) -> str:
+        output = self.house.output
+        lines = [f"{how}: {self.learner.steps} steps in {duration(60 * self.minutes)}; {output / LAST}"]
+        if self.best:
+            lines.append(
+                f"best mean PCC {self.best['pcc/mean']:.3f} on {len(self.held_out)} held-out planes: {output / BEST}"
+            )
+        else:
+            lines.append("nothing was held out, so there is no best checkpoint, only the last")
+        return "\n".join(lines)
+
+
+def _digest(training: Index, validation: Index) -> str:
+    """Hash of which planes and labels are on which side; folders may move between a stop and a resume."""
+    sides = [
+        [(f.study, f.image, f.modality, list(f.planes), list(f.labels), f.shape) for f in index.fields]
+        for index in (training, validation)
+    ]
+    return hashlib.sha256(json.dumps(sides).encode()).hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, then move it there: whole or absent, never half."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        write(Path(name))
+        with open(name, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second one interrupts at once."""
+    asked: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping after this step; the state will be saved", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
