@@ -1,6 +1,6 @@
 """The challenge's file-name grammar, parsed and written in one place for all four commands.
 
-    image_<N>_<BF|PC|DIC>_z<Z>.ome.tiff                      an unlabelled plane of field N at stage height index Z
+    image_<N>_<BF|PC|DIC>_z<Z>.ome.tiff                      an unlabelled plane of field N at stage height Z
     image_<N>_<Nucleus|Mitochondria|Tubulin|Actin>.ome.tiff  the fluorescent target of field N
 
 Only base names are looked at, never the folders above them: a study in a folder ``my_BF_data`` says nothing
@@ -51,7 +51,7 @@ class TargetName:
 
 
 def parse(filename: str) -> InputName | TargetName | None:
-    """Read a challenge name with any of IMAGE_SUFFIXES (a prediction is ``image_1_BF_z0.tiff``); else None."""
+    """Read a challenge name with any of IMAGE_SUFFIXES (predictions have ``.tiff``); else None."""
     if not is_image(filename):
         return None
     name = stem(filename)

@@ -1,0 +1,46 @@
+"""What an image file claims to hold, checked before memory is asked for."""
+
+from pathlib import Path
+from typing import NoReturn
+
+from model.errors import UserError
+
+EXPECTED_PLANE = "one 2-D plane of 16-bit (or 8-bit) unsigned grey values"
+
+# Larger planes are refused; those of the challenge end at 2048 px.
+MAX_SIDE_PX = 32_768
+# Even a constant image deflates no more than about 1000 times, and with most codecs less.
+_MAX_EXPANSION = 4_000
+_EXPANSION_FREE_BYTES = 64 * 2**20
+
+
+def refuse(path: Path, found: str, expected: str = EXPECTED_PLANE) -> NoReturn:
+    """Raise the UserError that names the file, what was found and what was expected."""
+    raise UserError(f"{path}: found {found}, expected {expected}.")
+
+
+def check_is_file(path: Path) -> None:
+    """Raise UserError unless there is a file with something in it that may be read."""
+    try:
+        if not path.is_file():
+            refuse(path, "a folder" if path.is_dir() else "no such file", "an image file")
+        if path.stat().st_size == 0:
+            refuse(path, "an empty file")
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read ({error.strerror or error}).") from error
+
+
+def check_claimed_size(path: Path, height: int, width: int, bytes_per_pixel: int, *, of: str) -> None:
+    """Refuse an array that is empty, too large, or larger than the file can hold. Raises UserError.
+
+    of: what has this size, "a plane" or "tiles", for the message.
+    """
+    found = f"{of} of {width} x {height} px"
+    if height < 1 or width < 1:
+        refuse(path, found)
+    if max(height, width) > MAX_SIDE_PX:
+        refuse(path, found, f"at most {MAX_SIDE_PX} px a side")
+    claimed, stored = height * width * bytes_per_pixel, path.stat().st_size
+    if claimed > _EXPANSION_FREE_BYTES and claimed > _MAX_EXPANSION * stored:
+        refuse(path, f"{found} claimed in {stored} bytes", "a file that holds its pixels")
