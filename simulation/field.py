@@ -1,0 +1,42 @@
+"""Grow one field of cells: the parts in the order in which they make room for each other."""
+
+import numpy as np
+
+from model.vocabulary import Organelle
+from simulation.bystanders import draw_debris, draw_round_cells
+from simulation.cells import draw_landscape, height_on
+from simulation.culture import Culture
+from simulation.organelles import (
+    draw_actin,
+    draw_cytoplasm,
+    draw_granules,
+    draw_microtubules,
+    draw_mitochondria,
+    draw_nuclei,
+    hollow,
+)
+from simulation.specimen import Specimen
+from simulation.volume import Grid
+
+SLABS = 6
+
+
+def grow(rng: np.random.Generator, culture: Culture, shape: tuple[int, int], pixel_um: float) -> Specimen:
+    """Draw a field of ``shape`` (Y, X) pixels of one study's culture."""
+    top = max(1.4 * culture.cells.height_um[1], 2.3 * culture.round_radius_um[1])
+    # slabs thicken upwards: most of what is small lies near the coverslip
+    edges = tuple(float(top * part**1.4) for part in np.linspace(0, 1, SLABS + 1))
+    grid = Grid(shape, pixel_um, edges)
+    specimen = Specimen.empty(grid)
+    landscape = draw_landscape(rng, culture, grid)
+    height = height_on(landscape, grid)
+    nuclei = draw_nuclei(rng, culture, specimen, landscape.cells, height)
+    draw_cytoplasm(rng, culture, specimen, height, nuclei)
+    hollow(specimen, nuclei, 0.85, (Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN))
+    draw_mitochondria(rng, culture, specimen, landscape, nuclei)
+    draw_microtubules(rng, culture, specimen, landscape, nuclei)
+    draw_actin(rng, culture, specimen, landscape, height)
+    draw_granules(rng, culture, specimen, landscape, nuclei)
+    draw_round_cells(rng, culture, specimen, height)
+    draw_debris(rng, culture, specimen)
+    return specimen

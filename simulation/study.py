@@ -1,0 +1,150 @@
+"""One study: a culture, a microscope and cameras drawn together, and the labelled fields they give."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.vocabulary import Modality, Organelle
+from simulation.camera import Camera, draw_camera, expose, expose_fluorescence
+from simulation.culture import Culture, draw_culture
+from simulation.field import grow
+from simulation.microscope import Microscope, Setting, draw_microscope
+from simulation.optics import transmitted
+from simulation.specimen import Specimen
+from simulation.widefield import fluorescence
+
+MARGIN_UM, MARGIN_PX = 4.0, 24  # rendered around the field and cut away, since Fourier optics wraps around
+
+# Every set of labels that occurs in the studies of the challenge, by modality; DIC never has actin.
+_M, _N, _T, _A = Organelle
+CHALLENGE_LABELS: dict[Modality, tuple[frozenset[Organelle], ...]] = {
+    Modality.BF: (frozenset({_M, _N}), frozenset({_N}), frozenset({_N, _M, _A}), frozenset({_N, _T})),
+    Modality.PC: (frozenset({_M, _N}), frozenset({_N, _T}), frozenset({_N, _A})),
+    Modality.DIC: (frozenset({_M}), frozenset({_N, _T}), frozenset({_M, _N}), frozenset({_M, _N, _T})),
+}
+
+
+@dataclass(frozen=True)
+class Stain:
+    """How the fluorescent images of one study come out."""
+
+    photons: dict[Organelle, float]  # at the brightest structures
+    background: float  # relative to the signal
+    haze: float  # part of the signal spread by what the point-spread function does not tell
+    haze_um: float
+    blur_um: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the fields of one study share."""
+
+    culture: Culture
+    microscope: Microscope
+    camera: Camera
+    stain: Stain
+    fluorescence_camera: Camera
+    focus_range_um: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of view: planes (Z, Y, X) uint16 from low to high focus, the best one's index, truths (Y, X) uint16."""
+
+    planes: NDArray[np.uint16]
+    best_plane: int
+    truths: dict[Organelle, NDArray[np.uint16]]
+
+
+def draw_study(rng: np.random.Generator, modality: Modality, setting: Setting) -> Study:
+    """Draw one study of a modality; ``setting`` "low" stands for 20x objectives, "challenge" for 40x to 100x."""
+    low = setting == "low"
+    microscope = draw_microscope(rng, modality, setting=setting)
+    stain = Stain(
+        photons={organelle: float(np.exp(rng.uniform(np.log(60), np.log(3000)))) for organelle in Organelle},
+        background=float(rng.uniform(0.02, 0.3)),
+        haze=float(rng.uniform(0, 0.5 if low else 0.25)),
+        haze_um=float(rng.uniform(4, 15)),
+        blur_um=float(np.exp(rng.uniform(np.log(0.2), np.log(2.5)))) if low else float(rng.uniform(0, 0.15)),
+    )
+    return Study(
+        culture=draw_culture(rng, low_magnification=low),
+        microscope=microscope,
+        camera=draw_camera(rng),
+        stain=stain,
+        fluorescence_camera=draw_camera(rng),
+        focus_range_um=(2.0, 18.0) if low else (0.5, 6.0),
+    )
+
+
+def render(rng: np.random.Generator, study: Study, size: int, planes: int) -> Field:
+    """Grow, image and expose one field of ``size`` × ``size`` pixels at ``planes`` focal planes."""
+    pixel = study.microscope.pixel_size_um
+    margin = max(MARGIN_PX, int(np.ceil(MARGIN_UM / pixel)))
+    whole = (size + 2 * margin, size + 2 * margin)
+    inner = (slice(margin, margin + size), slice(margin, margin + size))
+    specimen = grow(rng, study.culture, whole, pixel)
+    best_focus = _brightest_height(specimen, Organelle.NUCLEUS)
+    offsets = draw_foci(rng, planes, study.focus_range_um)
+    heights = [float(height) for height in specimen.grid.centres_um]
+    images = transmitted(
+        specimen.optical_path * _taper(whole, margin), heights, [best_focus + offset for offset in offsets], study.microscope
+    )
+    exposed = np.stack([expose(image[inner], study.camera, rng) for image in images])
+    truths = {
+        organelle: _expose_truth(rng, study, specimen, organelle, inner) for organelle in Organelle
+    }
+    return Field(exposed, int(np.abs(offsets).argmin()), truths)
+
+
+def draw_foci(rng: np.random.Generator, planes: int, range_um: tuple[float, float]) -> NDArray[np.float64]:
+    """Focal offsets (Z,) in µm from the best focus, rising; one is within 0.3 µm of it.
+
+    Of the others about half lie within the first bound of ``range_um``, half log-uniformly up to the second.
+    """
+    near, far = range_um
+    others = np.where(
+        rng.random(planes - 1) < 0.5,
+        rng.uniform(0, near, planes - 1),
+        np.exp(rng.uniform(np.log(near), np.log(far), planes - 1)),
+    )
+    signs = np.where(rng.random(planes - 1) < 0.5, -1, 1)
+    return np.sort(np.concatenate([rng.uniform(-0.3, 0.3, 1), signs * np.maximum(others, 0.35)]))
+
+
+def _taper(shape: tuple[int, int], margin: int) -> NDArray[np.float32]:
+    """Window (Y, X) that falls to 0 over the margin: Fourier optics continues the field periodically."""
+    ramps = []
+    for size in shape:
+        distance = np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5
+        ramps.append(np.sin(np.pi / 2 * np.minimum(distance / margin, 1)).astype(np.float32) ** 2)
+    return ramps[0][:, None] * ramps[1][None, :]
+
+
+def _brightest_height(specimen: Specimen, organelle: Organelle) -> float:
+    weight = specimen.density[organelle].sum(axis=(1, 2), dtype=np.float64)
+    if weight.sum() <= 0:
+        return 2.0
+    return float((weight * specimen.grid.centres_um).sum() / weight.sum())
+
+
+def _expose_truth(
+    rng: np.random.Generator, study: Study, specimen: Specimen, organelle: Organelle, inner: tuple[slice, slice]
+) -> NDArray[np.uint16]:
+    stain, pixel = study.stain, study.microscope.pixel_size_um
+    image = fluorescence(
+        specimen.density[organelle],
+        [float(height) for height in specimen.grid.centres_um],
+        _brightest_height(specimen, organelle),
+        study.microscope,
+        organelle,
+    )
+    if stain.blur_um > 0.3 * pixel:
+        image = ndimage.gaussian_filter(image, stain.blur_um / pixel)
+    haze = ndimage.gaussian_filter(image[::4, ::4], stain.haze_um / pixel / 4)
+    image = (1 - stain.haze) * image + stain.haze * np.kron(haze, np.ones((4, 4), np.float32))[: image.shape[0], : image.shape[1]]
+    image = image[inner]
+    photons = stain.photons[organelle]
+    return expose_fluorescence(image, study.fluorescence_camera, rng, photons, stain.background * photons)
