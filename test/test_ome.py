@@ -1,0 +1,420 @@
+"""Reading and writing of planes: what is accepted comes through exactly, what is not is refused in one sentence."""
+
+import logging
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ome_types import from_tiff
+
+from model.errors import UserError
+from model.ome import FALLBACK_PIXEL_SIZE_UM, FALLBACK_PROVENANCE, read_plane, read_provenance, write_plane
+from model.vocabulary import Modality
+
+PIXELS = np.random.default_rng(0).integers(0, 65536, (70, 131)).astype(np.uint16)
+REAL = Path(__file__).parents[1] / ".." / "shared" / "real"
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_plane(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and message.endswith(".")
+    return message
+
+
+def ome_xml(**replacements: str) -> str:
+    """A sound OME-XML of PIXELS."""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="131" SizeY="70" '
+        'SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="0.1" PhysicalSizeXUnit="µm" PhysicalSizeY="0.2" '
+        'PhysicalSizeYUnit="µm"><Channel ID="Channel:0:0" SamplesPerPixel="1" Name="BF"/>'
+        '<TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+    )
+
+
+def write_with_xml(path: Path, xml: str | bytes) -> Path:
+    description = xml if isinstance(xml, bytes) else xml.encode()
+    tifffile.imwrite(
+        path, PIXELS, description=description, metadata=None, resolution=(3e5, 3e5), resolutionunit="CENTIMETER"
+    )
+    return path
+
+
+# Reading
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "zstd", "deflate"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("layout", [{"tile": (32, 48)}, {"rowsperstrip": 7}, {}])
+def test_every_usual_kind_of_tiff_is_read_exactly(tmp_path, compression, byteorder, bigtiff, layout):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, compression=compression, byteorder=byteorder, bigtiff=bigtiff, **layout)
+    plane = read_plane(path)
+    assert plane.pixels.dtype == np.uint16 and plane.pixels.dtype.isnative
+    np.testing.assert_array_equal(plane.pixels, PIXELS)
+
+
+@pytest.mark.parametrize("axes", ["TCZYX", "TZCYX", "CTZYX", "ZYX", "YX"])
+def test_singleton_axes_and_metadata(tmp_path, axes):
+    path = tmp_path / "image_1_BF_z0.ome.tiff"
+    metadata = {
+        "axes": axes,
+        "PhysicalSizeX": 65,
+        "PhysicalSizeXUnit": "nm",
+        "PhysicalSizeY": 0.00007,
+        "PhysicalSizeYUnit": "mm",
+        "Channel": {"Name": "DIC"},
+    }
+    tifffile.imwrite(path, PIXELS.reshape((1,) * (len(axes) - 2) + PIXELS.shape), metadata=metadata)
+    plane = read_plane(path)
+    np.testing.assert_array_equal(plane.pixels, PIXELS)
+    assert plane.pixel_size_um == (0.07, 0.065)
+    assert plane.channel == "DIC"
+    assert plane.modality is Modality.DIC  # the channel outweighs the file's name
+
+
+def test_uint8_is_stretched_to_the_whole_range(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.array([[0, 1], [128, 255]], np.uint8))
+    np.testing.assert_array_equal(read_plane(path).pixels, [[0, 257], [32896, 65535]])
+
+
+@pytest.mark.parametrize(
+    ("contrast", "modality"),
+    [("Brightfield", Modality.BF), ("Phase", Modality.PC), ("DIC", Modality.DIC), ("Fluorescence", None)],
+)
+def test_the_contrast_method_stands_in_for_a_channel_name(tmp_path, contrast, modality):
+    xml = ome_xml().replace('Name="BF"', f'Name="camera 1" ContrastMethod="{contrast}"')
+    plane = read_plane(write_with_xml(tmp_path / "a.tif", xml))
+    assert plane.modality is modality and plane.channel == "camera 1"
+
+
+def test_the_file_name_stands_in_for_both(tmp_path):
+    (folder := tmp_path / "x_BF_x").mkdir()
+    xml = ome_xml().replace(' Name="BF"', "")
+    assert read_plane(write_with_xml(folder / "a_PC_z0.tif", xml)).modality is Modality.PC
+    assert read_plane(write_with_xml(folder / "a.tif", xml)).modality is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "size"),
+    [
+        (' PhysicalSizeX="0.1" PhysicalSizeXUnit="µm"', "", None),
+        (' PhysicalSizeXUnit="µm"', "", (0.2, 0.1)),
+        ('PhysicalSizeX="0.1"', 'PhysicalSizeX="0"', None),
+        ('XUnit="µm"', 'XUnit="pixel"', None),
+        ('XUnit="µm"', 'XUnit="μm"', (0.2, 0.1)),  # the Greek letter
+        ('XUnit="µm"', 'XUnit="Âµm"', (0.2, 0.1)),  # encoded twice
+        ('="0.1" PhysicalSizeXUnit="µm"', '="1000" PhysicalSizeXUnit="Å"', (0.2, 0.1)),
+        ('="0.1"', '="65"', None),  # nanometres taken for micrometres would ask for a 1000-fold image
+        ("OME/2016-06", "OME/2013-06", (0.2, 0.1)),
+        ('SizeZ="1"', 'SizeZ="5"', (0.2, 0.1)),
+    ],
+)
+def test_pixel_sizes_of_all_sorts(tmp_path, old, new, size):
+    assert old in ome_xml()
+    plane = read_plane(write_with_xml(tmp_path / "a.tif", ome_xml().replace(old, new)))
+    assert plane.pixel_size_um == size
+    assert plane.modality is Modality.BF  # whatever the pixel size, the channel is not lost
+
+
+def test_a_micro_sign_in_latin_1_is_read(tmp_path):
+    assert read_plane(write_with_xml(tmp_path / "a.tif", ome_xml().encode("latin-1"))).pixel_size_um == (0.2, 0.1)
+
+
+@pytest.mark.parametrize("xml", [ome_xml()[:-20], ome_xml().replace("</Image>", ""), "<OME>", "<OME/>"])
+def test_broken_xml_costs_the_metadata_but_not_the_pixels(tmp_path, caplog, xml):
+    with caplog.at_level(logging.WARNING):
+        plane = read_plane(write_with_xml(tmp_path / "a_BF_z0.tif", xml))
+    np.testing.assert_array_equal(plane.pixels, PIXELS)
+    assert plane.pixel_size_um is None and plane.channel is None
+    assert plane.modality is Modality.BF
+    assert "a_BF_z0.tif" in caplog.text
+
+
+def test_xml_that_defines_entities_is_refused(tmp_path):
+    bomb = '<!DOCTYPE OME [<!ENTITY a "aaaaaaaa"><!ENTITY b "&a;&a;&a;">]><OME>&b;</OME>'
+    assert "DOCTYPE" in refusal(write_with_xml(tmp_path / "a.tif", bomb))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "size"),
+    [
+        ((1e4 / 0.065, 1e4 / 0.07), "CENTIMETER", (0.07, 0.065)),
+        ((25_400 / 0.1, 25_400 / 0.1), "INCH", (0.1, 0.1)),
+        ((72, 72), "INCH", None),
+        ((10, 10), "NONE", None),
+        ((0, 0), "CENTIMETER", None),
+    ],
+)
+def test_resolution_tags_count_where_there_is_no_ome_xml(tmp_path, resolution, unit, size):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, resolution=resolution, resolutionunit=unit)
+    assert read_plane(path).pixel_size_um == pytest.approx(size, rel=1e-6)
+
+
+def test_imagej_says_its_unit_elsewhere(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, imagej=True, resolution=(10, 5), metadata={"unit": "um"})
+    assert read_plane(path).pixel_size_um == (0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "found"),
+    [
+        (np.zeros((3, 9, 9), np.uint16), {"photometric": "minisblack"}, "3 planes"),
+        (np.zeros((3, 9, 9), np.uint16), {"imagej": True}, "3 planes"),
+        (np.zeros((9, 9, 3), np.uint8), {"photometric": "rgb"}, "RGB"),
+        (np.zeros((3, 9, 9), np.uint8), {"photometric": "rgb", "planarconfig": "separate"}, "RGB"),
+        (np.zeros((9, 9), np.float32), {}, "float32"),
+        (np.zeros((9, 9), np.int16), {}, "int16"),
+        (np.zeros((9, 9), np.uint32), {}, "uint32"),
+        (np.zeros((9, 9), np.uint16), {"photometric": "miniswhite"}, "MINISWHITE"),
+    ],
+)
+def test_what_is_no_plane_of_grey_values_is_refused(tmp_path, array, options, found):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, **options)
+    assert found in refusal(path)
+
+
+def test_what_is_no_file_or_no_tiff_is_refused(tmp_path):
+    assert "no such file" in refusal(tmp_path / "missing.tiff")
+    (tmp_path / "folder.tiff").mkdir()
+    assert "folder" in refusal(tmp_path / "folder.tiff")
+    (empty := tmp_path / "empty.tiff").write_bytes(b"")
+    assert "empty" in refusal(empty)
+    (text := tmp_path / "text.tiff").write_text("not a picture")
+    assert "not TIFF" in refusal(text)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib", "tile": (32, 32)}, {"bigtiff": True}])
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, options):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, **options)
+    whole = path.read_bytes()
+    for length in (4, 8, 9, 20, 100, 150, 200, 300, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refusal(path)
+
+
+def test_damaged_pixels_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, compression="zlib")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 200] = bytes(200)
+    path.write_bytes(damaged)
+    assert "damaged" in refusal(path)
+
+
+def header_only(width: int, height: int, *, compression: int = 1, stored: int = 100, tile: int = 0) -> bytes:
+    tags = [(256, width), (257, height), (258, 16), (259, compression), (262, 1), (277, 1)]
+    tags += (
+        [(322, tile), (323, tile), (324, 200), (325, stored)] if tile else [(273, 200), (278, height), (279, stored)]
+    )
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + bytes(400)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (header_only(50_000, 50_000), "50000 x 50000"),
+        (header_only(2**31, 2**31), "2147483648"),
+        (header_only(30_000, 30_000, compression=8), "30000 x 30000"),
+        (header_only(100, 100), "100 bytes"),
+        (header_only(10, 10, compression=8, tile=65_536), "65536 x 65536"),
+        (header_only(0, 10), "0 x 10"),
+        (header_only(10, 10, stored=0), "without pixels"),
+        (header_only(10, 10, compression=12_345), "damaged"),
+    ],
+)
+def test_claims_are_checked_before_memory_is_asked_for(tmp_path, content, found):
+    (path := tmp_path / "a.tif").write_bytes(content)
+    assert found in refusal(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_header_gives_a_plane_or_a_sentence_and_nothing_else(tmp_path_factory, changes):
+    path = tmp_path_factory.getbasetemp() / "damaged.tif"
+    content = bytearray(write_with_xml(path, ome_xml()).read_bytes())
+    for position, value in changes:
+        content[position] = value
+    path.write_bytes(content)
+    try:
+        assert read_plane(path).pixels.ndim == 2
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_plane_without_ome_xml_does_not_wait_for_ome_types(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS)
+    code = (
+        "import sys; from pathlib import Path; from model.ome import read_plane; "
+        f"read_plane(Path({str(path)!r})); "
+        "sys.exit('ome_types' in sys.modules or 'SimpleITK' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+# MetaImage
+
+
+def write_mha(path: Path, array: np.ndarray, *, compressed: bool = False, colour: bool = False) -> bytes:
+    image = SimpleITK.GetImageFromArray(array, isVector=colour)
+    image.SetSpacing((6.5e-5, 7e-5, 1.0)[: image.GetDimension()])
+    SimpleITK.WriteImage(image, str(path), compressed)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("shape", [(70, 131), (1, 70, 131)])
+def test_mha_is_read_with_its_spacing_in_millimetres(tmp_path, compressed, shape):
+    path = tmp_path / "x_DIC_z0.mha"
+    write_mha(path, PIXELS.reshape(shape), compressed=compressed)
+    plane = read_plane(path)
+    np.testing.assert_array_equal(plane.pixels, PIXELS)
+    assert plane.pixel_size_um == (0.07, 0.065)
+    assert plane.modality is Modality.DIC and plane.channel is None
+
+
+def test_mha_that_is_no_whole_plane_is_refused(tmp_path):
+    path = tmp_path / "a.mha"
+    write_mha(path, np.stack([PIXELS] * 3))
+    assert "3 planes" in refusal(path)
+    write_mha(path, np.zeros((9, 9, 3), np.uint8), colour=True)
+    assert "3 samples" in refusal(path)
+    write_mha(path, PIXELS.astype(np.float32))
+    assert "float" in refusal(path)
+    raw, packed = write_mha(path, PIXELS), write_mha(path, PIXELS, compressed=True)
+    taller, huge = b"DimSize = 131 700", b"DimSize = 30000 30000"
+    for content in (
+        b"", b"II*\0", raw[:50], raw[:-1], packed[:-1], packed[: len(packed) // 2],
+        raw.replace(b"LOCAL", b"/etc/hostname"),
+        *(whole.replace(b"DimSize = 131 70", claim) for whole in (raw, packed) for claim in (taller, huge)),
+    ):  # fmt: skip
+        path.write_bytes(content)
+        refusal(path)
+
+
+# Writing
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (128, 128), (300, 257)])
+@pytest.mark.parametrize("size", [(0.07, 0.065), None])
+def test_what_is_written_is_read_back(tmp_path, shape, size):
+    pixels = np.random.default_rng(1).integers(0, 65536, shape).astype(np.uint16)
+    path = tmp_path / "new" / "a.tiff"
+    provenance = {"checkpoint": 'pix2pix-bf <&> µ "quoted"', "trained on": "simulated cells", "odd": "{}\x00"}
+    write_plane(path, pixels, channel="Mitochondria", pixel_size_um=size, provenance=provenance)
+    plane = read_plane(path)
+    np.testing.assert_array_equal(plane.pixels, pixels)
+    assert plane.pixel_size_um == size and plane.channel == "Mitochondria" and plane.modality is None
+    expected = {**provenance, "odd": "{}\ufffd"}
+    if size is None:
+        expected |= dict([FALLBACK_PROVENANCE])
+    assert read_provenance(path) == expected
+    assert [child.name for child in path.parent.iterdir()] == ["a.tiff"]
+
+
+def test_the_file_is_as_the_platform_and_other_readers_want_it(tmp_path):
+    path = tmp_path / "a.tiff"
+    write_plane(path, PIXELS, channel="Nucleus", pixel_size_um=(0.2, 0.1))
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        assert len(tif.pages) == 1 and tif.is_ome and tif.series[0].axes == "YX"
+        assert (page.tilelength, page.tilewidth) == (128, 128)
+        assert page.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        assert page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
+        assert page.tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+        assert page.get_resolution("MICROMETER") == pytest.approx((10, 5))
+        assert "DateTime" not in page.tags
+    pixels = from_tiff(path).images[0].pixels
+    assert (pixels.physical_size_x, pixels.physical_size_x_unit.value) == (0.1, "µm")
+    assert (pixels.size_x, pixels.size_y, pixels.channels[0].name) == (131, 70, "Nucleus")
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), PIXELS)
+    assert read_provenance(path) == {}
+
+
+def test_an_unknown_pixel_size_stays_unknown(tmp_path):
+    path = tmp_path / "a.tiff"
+    write_plane(path, PIXELS, channel="Actin", pixel_size_um=None)
+    with tifffile.TiffFile(path) as tif:
+        assert tif.pages[0].get_resolution("MICROMETER") == pytest.approx((1 / FALLBACK_PIXEL_SIZE_UM,) * 2)
+        assert "PhysicalSize" not in tif.ome_metadata
+    assert read_plane(path).pixel_size_um is None
+
+
+def test_the_same_plane_gives_the_same_bytes(tmp_path):
+    arguments = {"channel": "Tubulin", "pixel_size_um": None, "provenance": {"version": "1"}}
+    for name in "ab":
+        write_plane(tmp_path / name, PIXELS, **arguments)
+    write_plane(tmp_path / "c", PIXELS ^ 1, **arguments)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    uuids = {tifffile.TiffFile(tmp_path / name).ome_metadata.split("urn:uuid:")[1][:36] for name in "abc"}
+    assert len(uuids) == 2  # another content is another file to readers that go by UUID
+
+
+@pytest.mark.parametrize("pixels", [PIXELS.astype(np.float32), PIXELS[None], PIXELS[:0]])
+def test_only_planes_of_uint16_are_written(tmp_path, pixels):
+    with pytest.raises(ValueError, match="uint16"):
+        write_plane(tmp_path / "a.tiff", pixels, channel="Actin", pixel_size_um=None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a.tiff"
+    write_plane(path, PIXELS, channel="Actin", pixel_size_um=None)
+    before = path.read_bytes()
+
+    def disk_full(file, *arguments, **options):
+        file.write(b"II*\0")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tifffile, "imwrite", disk_full)
+    with pytest.raises(UserError, match=r"a\.tiff.*no space left"):
+        write_plane(path, PIXELS, channel="Actin", pixel_size_um=(1, 1))
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tifffile, "imwrite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_plane(path, PIXELS, channel="Actin", pixel_size_um=(1, 1))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.tiff").mkdir()
+    for path in (tmp_path / "file" / "a.tiff", tmp_path / "folder.tiff"):
+        with pytest.raises(UserError, match="cannot be written"):
+            write_plane(path, PIXELS, channel="Actin", pixel_size_um=None)
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["file", "folder.tiff"]
+
+
+def test_provenance_of_foreign_files_is_empty_and_of_no_file_an_error(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS)
+    assert read_provenance(tmp_path / "a.tif") == {}
+    with pytest.raises(UserError):
+        read_provenance(tmp_path / "missing.tif")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real images are not part of the project")
+@pytest.mark.parametrize(("study", "size"), [("Study_101", (0.3112, 0.3112)), ("Study_102", None)])
+def test_real_images_are_read(study, size):
+    path = sorted((REAL / study).glob("image_*_z*.ome.tiff"))[0]
+    plane = read_plane(path)
+    assert plane.pixel_size_um == size and plane.modality is not None and plane.pixels.std() > 0
