@@ -25,7 +25,7 @@ def modality_code(modality: Modality | Sequence[Modality]) -> Tensor:
 class DynamicConv2d(nn.Module):
     """Convolution of one channel whose weight and bias a linear controller makes from the modality code.
 
-    The controller's columns are one set of kernels a modality, its bias what all share. Borders are reflected.
+    The controller's columns are one set of kernels a modality, its bias what all share; reflected borders.
     """
 
     def __init__(self, out_channels: int, kernel_size: int) -> None:

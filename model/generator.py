@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.dynamic import first_convolution
-from model.layers import InstanceNorm, asked_heads, check_plane
+from model.layers import InstanceNorm, SinglePlaneConv2d, asked_heads, check_plane
 from model.vocabulary import Organelle
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.first = first_convolution(width, 7, dynamic=dynamic)
         self.down = nn.ModuleList(
-            nn.Conv2d(width * scale, width * scale * 2, 3, stride=2, padding=1, bias=False)
-            for scale in (1, 2)
+            nn.Conv2d(width * scale, width * scale * 2, 3, stride=2, padding=1, bias=False) for scale in (1, 2)
         )
         self.blocks = nn.Sequential(*(ResidualBlock(4 * width, dropout) for _ in range(blocks)))
         self.norm = InstanceNorm()
@@ -62,12 +61,10 @@ class Decoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(
-                width * scale, width * scale // 2, 3, stride=2, padding=1, output_padding=1, bias=False
-            )
+            nn.ConvTranspose2d(width * scale, width * scale // 2, 3, stride=2, padding=1, output_padding=1, bias=False)
             for scale in (4, 2)
         )
-        self.last = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
+        self.last = SinglePlaneConv2d(width, 7)
         self.norm = InstanceNorm()
 
     def forward(self, features_BCYX: Tensor) -> Tensor:
@@ -84,9 +81,7 @@ class ResnetGenerator(nn.Module):
     def __init__(self, architecture: "Architecture") -> None:
         super().__init__()
         self.architecture = architecture
-        self.encoder = Encoder(
-            architecture.width, architecture.blocks, architecture.dropout, architecture.dynamic
-        )
+        self.encoder = Encoder(architecture.width, architecture.blocks, architecture.dropout, architecture.dynamic)
         self.decoders = nn.ModuleDict({str(o): Decoder(architecture.width) for o in architecture.organelles})
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):

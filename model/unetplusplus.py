@@ -24,7 +24,7 @@ SLOPE = 0.1  # of the leaky ReLU
 
 
 class Node(nn.Module):
-    """Two 3x3 convolutions, each normalised and rectified, dropout between: (B, in, Y, X) to (B, out, Y, X)."""
+    """Two 3x3 convolutions, normalised and rectified, dropout between: (B, in, Y, X) to (B, out, Y, X)."""
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()
