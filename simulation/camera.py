@@ -1,8 +1,9 @@
 """From intensity to the numbers in a file: photons, electrons, gain, offset, bits, and what sits on the glass.
 
-Photon transfer model (EMVA 1288; Janesick, Photon Transfer, 2007): electrons are Poisson distributed, pixels differ in
-sensitivity, the read-out adds Gaussian noise, the gain makes codes, and codes are clipped to the camera's bits. Files
-are stored as 16 bit, either with the camera's own codes or stretched to the full range, as real data sets mix both.
+Photon transfer model (EMVA 1288; Janesick, Photon Transfer, 2007): electrons are Poisson distributed, pixels
+differ in sensitivity, the read-out adds Gaussian noise, the gain makes codes, and codes are clipped to the
+camera's bits. Files are stored as 16 bit, either with the camera's own codes or stretched to the full range,
+as real data sets mix both.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ FULL_RANGE = 65535
 MEAN_CODE_RANGE = (250.0, 38_700.0)
 # Fewer electrons a pixel than this would be noisier (3 %) than transmitted-light images are.
 LEAST_ELECTRONS = 1_000.0
+# Above this mean the Poisson distribution is drawn as its Gaussian limit, 20 times faster and alike within its noise.
+GAUSSIAN_ABOVE = 50.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,11 @@ class Dust:
 class Camera:
     """One study's camera and illumination.
 
-    bit_depth: 12, 14 or 16; stretched: codes are multiplied to fill 16 bit. full_well: electrons at the highest code.
-    background_electrons: mean electrons a pixel where the transmitted intensity is 1. read_noise and dark in
-    electrons; prnu: relative rms spread of the pixels' sensitivity; offset in the camera's codes. tilt (y, x) and
-    vignetting: relative change of illumination from centre to edge. pattern_seed fixes the pixels' sensitivities.
+    bit_depth: 12, 14 or 16; stretched: codes are multiplied to fill 16 bit. full_well: electrons at the
+    highest code. background_electrons: mean electrons a pixel where the transmitted intensity is 1.
+    read_noise and dark in electrons; prnu: relative rms spread of the pixels' sensitivity; offset in the
+    camera's codes. tilt (y, x) and vignetting: relative change of illumination from centre to edge.
+    pattern_seed fixes the pixels' sensitivities.
     """
 
     bit_depth: int
@@ -80,8 +84,8 @@ class Camera:
 def expose(intensity: Real, camera: Camera, rng: np.random.Generator) -> Codes:
     """A transmitted-light frame: intensity (Y, X) float32 with background 1 -> codes (Y, X) uint16.
 
-    Illumination, vignetting, dust and pixel sensitivities come from the camera and are the same in every frame of a
-    shape; rng draws the photons and the read noise alone.
+    Illumination, vignetting, dust and pixel sensitivities come from the camera and are the same in every
+    frame of a shape; rng draws the photons and the read noise alone.
     """
     electrons = np.asarray(intensity, dtype=np.float32) * _illumination(camera, _shape(intensity))
     electrons *= np.float32(camera.background_electrons)
@@ -93,9 +97,10 @@ def expose_fluorescence(
 ) -> Codes:
     """A fluorescence frame: density (Y, X) float32, any unit -> codes (Y, X) uint16.
 
-    signal_photons: mean electrons at the 99.5th percentile of density (of its maximum, where that percentile is 0);
-    background: electrons everywhere, from medium and autofluorescence. Dust and gradients of the transmitted path play
-    no part; sensitivities and offset do. An empty density gives background only. Above the full well codes saturate.
+    signal_photons: mean electrons at the 99.5th percentile of density (of its maximum, where that percentile
+    is 0); background: electrons everywhere, from medium and autofluorescence. Dust and gradients of the
+    transmitted path play no part; sensitivities and offset do. An empty density gives background only. Above
+    the full well codes saturate.
     """
     values = np.asarray(density, dtype=np.float32)
     scale = float(np.percentile(values, 99.5)) or float(values.max())
@@ -107,9 +112,10 @@ def expose_fluorescence(
 def draw_camera(rng: np.random.Generator) -> Camera:
     """Draw one study's camera within documented ranges; the same generator state gives the same camera.
 
-    12, 14 or 16 bits, half of the first two stretched to 16; full well 10,000-40,000 electrons, read noise 1-1.6 (sCMOS)
-    or 4-7 electrons (CCD), sensitivities 0.2-1 %, offset about 100 codes, roll-off 3-10 %, up to 12 grains of dust of
-    5-50 pixels and 1-10 %. The exposure puts the mean code of transmitted frames between 250 and 38,700.
+    12, 14 or 16 bits, half of the first two stretched to 16; full well 10,000-40,000 electrons, read noise
+    1-1.6 (sCMOS) or 4-7 electrons (CCD), sensitivities 0.2-1 %, offset about 100 codes, roll-off 3-10 %, up
+    to 12 grains of dust of 5-50 pixels and 1-10 %. The exposure puts the mean code of transmitted frames
+    between 250 and 38,700.
     """
     bit_depth = int(rng.choice([12, 14, 16], p=[0.4, 0.2, 0.4]))
     stretched = bit_depth < 16 and bool(rng.random() < 0.5)
@@ -118,7 +124,8 @@ def draw_camera(rng: np.random.Generator) -> Camera:
     offset = float(rng.uniform(90, 110))
     full_well = float(np.exp(rng.uniform(np.log(1e4), np.log(4e4))))
     gain = (highest - offset) / full_well
-    # The mean lies low enough that bright fringes rarely clip, and high enough that shot noise stays realistic.
+    # The mean lies low enough that bright fringes rarely clip, and high enough that shot noise stays
+    # realistic.
     darkest = max(MEAN_CODE_RANGE[0] * 1.1 / stretch, offset + LEAST_ELECTRONS * gain)
     brightest = min(MEAN_CODE_RANGE[1] * 0.95 / stretch, 0.55 * highest)
     mean_code = float(np.exp(rng.uniform(np.log(darkest), np.log(brightest))))
@@ -160,12 +167,11 @@ def _shape(image: Real) -> tuple[int, int]:
 def _read_out(electrons: Real, camera: Camera, rng: np.random.Generator) -> Codes:
     """Mean electrons (Y, X) to file codes: sensitivity, shot noise, read noise, gain, offset, clipping, stretching."""
     electrons = np.maximum(electrons * _sensitivity(camera, _shape(electrons)) + np.float32(camera.dark), 0)
-    # Far above the full well the count does not matter, and Poisson's sampler has a limit.
-    counts = rng.poisson(np.minimum(electrons, 4 * camera.full_well)).astype(np.float32)
+    counts = electrons + np.sqrt(electrons) * rng.standard_normal(electrons.shape, dtype=np.float32)
+    few = electrons < GAUSSIAN_ABOVE
+    counts[few] = rng.poisson(electrons[few])
     counts += np.float32(camera.read_noise) * rng.standard_normal(counts.shape, dtype=np.float32)
-    codes = np.clip(
-        np.rint(counts * np.float32(camera.gain) + np.float32(camera.offset)), 0, camera.highest_code
-    )
+    codes = np.clip(np.rint(counts * np.float32(camera.gain) + np.float32(camera.offset)), 0, camera.highest_code)
     return np.asarray(np.rint(codes * np.float32(camera.stretch)), dtype=np.uint16)
 
 
@@ -173,7 +179,7 @@ def _read_out(electrons: Real, camera: Camera, rng: np.random.Generator) -> Code
 def _sensitivity(camera: Camera, shape: tuple[int, int]) -> Real:
     """Relative sensitivity of each pixel, mean 1: fixed for the camera."""
     pattern = np.random.default_rng(camera.pattern_seed).standard_normal(shape, dtype=np.float32)
-    return np.maximum(1 + np.float32(camera.prnu) * pattern, 0)
+    return np.asarray(np.maximum(1 + np.float32(camera.prnu) * pattern, 0), dtype=np.float32)
 
 
 @lru_cache(maxsize=4)
@@ -184,9 +190,7 @@ def _illumination(camera: Camera, shape: tuple[int, int]) -> Real:
     field = 1 + camera.tilt[0] * y + camera.tilt[1] * x - camera.vignetting * (y**2 + x**2) / 2
     rows, columns = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)
     for grain in camera.dust:
-        radius = np.hypot(rows - grain.y * shape[0], columns - grain.x * shape[1]) / np.float32(
-            grain.radius_px
-        )
+        radius = np.hypot(rows - grain.y * shape[0], columns - grain.x * shape[1]) / np.float32(grain.radius_px)
         # A defocused grain: a soft-edged shadow whose middle fills with light the further it is out of focus.
         edge = 1 / (1 + np.exp(np.minimum((radius - 1) / 0.12, 40)))
         hollow = grain.ringing * np.exp(-((radius / 0.7) ** 2) / 2)

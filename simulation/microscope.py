@@ -1,10 +1,10 @@
 """The instrument of one study: a value that fixes every optical parameter, and its random drawing.
 
 Ranges follow objectives and condensers in common use for live cells: 20x/0.3-0.5 ("low"), and 40x-100x with
-numerical apertures 0.6 to 1.43 ("challenge", as in the light-my-cells data). Phase rings: the ring radius in units of
-numerical aperture is 0.11 (Ph1) to 0.4 (Ph3), its width 0.11-0.16 of the radius. DIC: shear of 0.1-0.3 µm, bias 20-90
-degrees (Mehta & Sheppard, Opt. Express 16, 2008). Condenser diaphragms are usually stopped down for contrast, hence
-the low coherence ratios of bright field.
+numerical apertures 0.6 to 1.43 ("challenge", as in the light-my-cells data). Phase rings: the ring radius in
+units of numerical aperture is 0.11 (Ph1) to 0.4 (Ph3), its width 0.11-0.16 of the radius. DIC: shear of
+0.1-0.3 µm, bias 20-90 degrees (Mehta & Sheppard, Opt. Express 16, 2008). Condenser diaphragms are usually
+stopped down for contrast, hence the low coherence ratios of bright field.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ Setting = Literal["challenge", "low"]
 _NA_RANGE: dict[str, tuple[float, float]] = {"challenge": (0.6, 1.43), "low": (0.3, 0.5)}
 _PIXEL_RANGE_UM: dict[str, tuple[float, float]] = {"challenge": (0.06, 0.16), "low": (0.25, 0.35)}
 
-# Emission maxima (µm): Hoechst/DAPI, MitoTracker orange to red, GFP to Alexa 532, and TRITC to far-red phalloidin.
+# Emission maxima (µm): Hoechst/DAPI, MitoTracker orange to red, GFP to Alexa 532, and TRITC to far-red
+# phalloidin.
 _EMISSION_RANGE_UM: dict[Organelle, tuple[float, float]] = {
     Organelle.MITOCHONDRIA: (0.57, 0.63),
     Organelle.NUCLEUS: (0.45, 0.47),
@@ -32,12 +33,12 @@ _EMISSION_RANGE_UM: dict[Organelle, tuple[float, float]] = {
 class Microscope:
     """One study's instrument. Lengths in µm, angles in radians, pairs as (y, x); apertures are n sin(theta).
 
-    ring_na, ring_width_ratio (width / radius), ring_transmission (of intensity) and ring_decentre_na (of the phase
-    ring against the image of the annulus) act in phase contrast only, shear_um and bias_rad in DIC only; in phase
-    contrast the annulus replaces the condenser's disk. Aberrations are coefficients in waves of
-    6 r^4 - 6 r^2 + 1 and of r^2 cos 2t, r^2 sin 2t over the pupil. emission_um is in the order of `Organelle`.
-    Raises ValueError where the values do not make an instrument, or where the camera would not sample the whole band
-    of frequencies (pixel > wavelength / (4 NA)).
+    ring_na, ring_width_ratio (width / radius), ring_transmission (of intensity) and ring_decentre_na (of the
+    phase ring against the image of the annulus) act in phase contrast only, shear_um and bias_rad in DIC
+    only; in phase contrast the annulus replaces the condenser's disk. Aberrations are coefficients in waves
+    of 6 r^4 - 6 r^2 + 1 and of r^2 cos 2t, r^2 sin 2t over the pupil. emission_um is in the order of
+    `Organelle`. Raises ValueError where the values do not make an instrument, or where the camera would not
+    sample the whole band of frequencies (pixel > wavelength / (4 NA)).
     """
 
     modality: Modality
@@ -116,9 +117,9 @@ def draw_microscope(
 ) -> Microscope:
     """Draw one study's instrument within the documented ranges; the same generator state gives the same instrument.
 
-    pixel_size_um fixes the pixel (µm), else it is log-uniform within the setting's range. The objective's NA lies
-    within the setting's range and at most at wavelength / (4 pixel). Raises ValueError where a given pixel is too
-    coarse for the setting's lowest NA.
+    pixel_size_um fixes the pixel (µm), else it is log-uniform within the setting's range. The objective's NA
+    lies within the setting's range and at most at wavelength / (4 pixel). Raises ValueError where a given
+    pixel is too coarse for the setting's lowest NA.
     """
     lowest, highest = _NA_RANGE[setting]
     wavelength = float(rng.uniform(0.45, 0.70))

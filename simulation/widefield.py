@@ -1,12 +1,13 @@
 """Wide-field fluorescence: every slab blurred by the point-spread function of its own defocus, and summed.
 
 The point-spread function is the squared modulus of the focused field of a circular pupil with the exact (not
-paraxial) defocus kz(f) z (Goodman, Introduction to Fourier Optics, ch. 6; Born & Wolf, ch. 8.8). Light from slabs out of
-focus is only spread, not lost, so that haze comes from the sum itself.
+paraxial) defocus kz(f) z (Goodman, Introduction to Fourier Optics, ch. 6; Born & Wolf, ch. 8.8). Light from
+slabs out of focus is only spread, not lost, so that haze comes from the sum itself.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from model.vocabulary import Organelle
 from simulation.microscope import Microscope
 
 Real = NDArray[np.float32]
+Doubles = NDArray[Any]
 
 # Entries of the radial transfer function's table; the image takes the nearest one.
 _TABLE = 4096
@@ -26,14 +28,13 @@ def fluorescence(
 ) -> Real:
     """Image of a fluorophore density focused at one height.
 
-    density: (K, Y, X) float32, fluorophores per pixel in each slab (any unit, incoherent and non-negative). z_um: (K,)
-    heights of the slabs' centres, µm; focus_um: height in focus. Returns (Y, X) float32 in the unit of density: each
-    slab's total is preserved (unit-sum point-spread functions). Raises ValueError where shapes disagree.
+    density: (K, Y, X) float32, fluorophores per pixel in each slab (any unit, incoherent and non-negative).
+    z_um: (K,) heights of the slabs' centres, µm; focus_um: height in focus. Returns (Y, X) float32 in the
+    unit of density: each slab's total is preserved (unit-sum point-spread functions). Raises ValueError where
+    shapes disagree.
     """
     if density.ndim != 3 or len(z_um) != len(density):
-        raise ValueError(
-            f"Slabs of shape (K, Y, X) and K heights are expected, not {density.shape}, {len(z_um)}."
-        )
+        raise ValueError(f"Slabs of shape (K, Y, X) and K heights are expected, not {density.shape}, {len(z_um)}.")
     shape = (density.shape[1], density.shape[2])
     wavelength = microscope.emission(organelle)
     aperture = min(microscope.fluorescence_na, microscope.medium_index)
@@ -49,7 +50,7 @@ def fluorescence(
         spectrum = fft.rfft2(density[k].astype(np.float32, copy=False))
         spectrum *= table[index]
         total = spectrum if total is None else np.add(total, spectrum, out=total)
-    # The nearest-entry table and single precision ring at the 1e-6 level: intensities stay non-negative.
+    # The table and the truncated tails leave ringing of about a thousandth: intensities stay non-negative.
     return np.maximum(np.asarray(fft.irfft2(total, s=shape), dtype=np.float32), 0)
 
 
@@ -59,26 +60,28 @@ def _table_index(shape: tuple[int, int], pixel_size_um: float, cutoff: float) ->
     fx = fft.rfftfreq(shape[1], pixel_size_um)
     # The last entry, at and beyond the cutoff, is zero.
     scaled = np.rint(np.hypot(fy, fx) / cutoff * (_TABLE - 1))
-    return np.minimum(scaled, _TABLE - 1).astype(np.uint16)
+    return np.asarray(np.minimum(scaled, _TABLE - 1), dtype=np.uint16)
 
 
-def _radial_transfer(
-    aperture: float, wavelength: float, index: float, defocus_um: NDArray[np.float64]
-) -> Real:
+def _radial_transfer(aperture: float, wavelength: float, index: float, defocus_um: NDArray[np.float64]) -> Real:
     """(len(defocus), _TABLE) transfer functions over 0..2 NA / wavelength, 1 at zero frequency.
 
-    By Hankel transforms: pupil -> field -> intensity -> transfer function, so the cost does not depend on the image.
+    By Hankel transforms: pupil -> field -> intensity -> transfer function, so the cost does not depend on the
+    image.
     """
-    # Steps of 1 µm in reach and radial sampling keep the cached matrices few.
+    # Powers of two keep the cached matrices few; the in-focus pattern alone has far-reaching tails.
     slope = np.tan(np.arcsin(min(aperture / index, 0.98)))
-    reach = np.ceil(2 + 1.6 * slope * float(np.abs(defocus_um).max()) + 6 * wavelength / aperture)
-    pupil_radius, to_field, radius, to_transfer = _hankel(aperture, wavelength, float(reach))
+    needed = 1.6 * slope * float(np.abs(defocus_um).max()) + 10 * wavelength / aperture
+    pupil_radius, to_field, weight, to_transfer = _hankel(
+        aperture, wavelength, max(32.0, float(2 ** np.ceil(np.log2(needed))))
+    )
     axial = 2 * np.pi * np.sqrt(np.maximum((index / wavelength) ** 2 - pupil_radius**2, 0))
     waves = np.exp(1j * axial[:, None] * defocus_um[None])
     field = to_field @ waves.real + 1j * (to_field @ waves.imag)
-    intensity = np.abs(field) ** 2 * radius[:, None]
-    transfer = to_transfer @ intensity
-    transfer /= transfer[0]
+    transfer = to_transfer @ (np.abs(field) ** 2 * weight[:, None])
+    # The total is known by Parseval's theorem; what lies beyond the reach would be missing at zero frequency
+    # only.
+    transfer[0] = 1
     coarse = np.linspace(0, 1, len(transfer))
     fine = np.linspace(0, 1, _TABLE)
     tables = np.stack([np.interp(fine, coarse, column) for column in transfer.T])
@@ -87,19 +90,23 @@ def _radial_transfer(
 
 
 @lru_cache(maxsize=32)
-def _hankel(
-    aperture: float, wavelength: float, reach_um: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Pupil radii (cycles/µm), matrix to the field, radii (µm), matrix of intensity * radius to the transfer function."""
+def _hankel(aperture: float, wavelength: float, reach_um: float) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """Pupil radii (cycles/µm), matrix to the field, weights r (µm), matrix from weighted intensity to transfer."""
     cutoff = aperture / wavelength
-    # Bins of the pupil fine enough that the field's first alias, at radius 1 / step, lies far outside the reach.
+    # Bins of the pupil fine enough that the field's first alias, at radius 1 / step, lies far outside the
+    # reach.
     pupil_count = int(np.ceil(4 * reach_um * cutoff)) + 32
-    pupil_radius = (np.arange(pupil_count) + 0.5) * cutoff / pupil_count
+    pupil_step = cutoff / pupil_count
+    pupil_radius = (np.arange(pupil_count) + 0.5) * pupil_step
     radius_step = wavelength / (10 * aperture)
-    radius = (np.arange(int(np.ceil(reach_um / radius_step))) + 0.5) * radius_step
-    to_field = special.j0(2 * np.pi * radius[:, None] * pupil_radius) * pupil_radius
-    # The intensity falls as r^-3 in focus; a smooth end keeps the truncated tail from ringing.
+    radius = np.arange(int(np.ceil(reach_um / radius_step))) * radius_step
+    to_field = 2 * np.pi * pupil_step * special.j0(2 * np.pi * radius[:, None] * pupil_radius) * pupil_radius
+    # A smooth end keeps the truncated tail, which falls as r^-3, from ringing.
     window = np.clip((reach_um - radius) / (0.3 * reach_um), 0, 1)
     frequency = np.linspace(0, 2 * cutoff, 257)
-    to_transfer = special.j0(2 * np.pi * frequency[:, None] * radius) * window
-    return pupil_radius, to_field, radius, to_transfer
+    scale = 2 * np.pi * radius_step / (np.pi * cutoff**2)
+    to_transfer = scale * special.j0(2 * np.pi * frequency[:, None] * radius) * window
+    # The trapezoidal rule's end correction (Euler and Maclaurin) turns the weight r = 0 of the centre into h
+    # / 12.
+    weight = np.maximum(radius, radius_step / 12)
+    return pupil_radius, to_field, weight, to_transfer
