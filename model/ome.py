@@ -7,7 +7,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,4 +157,5 @@ def _whole_or_absent(path: Path) -> Iterator[Any]:
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise UserError(f"{path}: it cannot be written ({reason}).") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # as where the folder itself could not be made
+            temporary.unlink()

@@ -40,7 +40,7 @@ class OmeMetadata:
 
 def looks_like_ome(description: str) -> bool:
     """Whether a TIFF's ImageDescription means to be OME-XML, be it sound or broken."""
-    return re.search(r"<(\w+:)?OME[\s>]", description[:4096]) is not None
+    return re.search(r"<(\w+:)?OME[\s>/]", description[:4096]) is not None
 
 
 def read_ome_metadata(xml: str, source: str) -> OmeMetadata:

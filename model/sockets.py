@@ -83,7 +83,9 @@ def _images_below(folder: Path, input: Path, output: Path) -> list[Path]:
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         here = Path(parent)
         folders[:] = [
-            name for name in folders if not name.startswith(".") and Path(os.path.realpath(here / name)) not in former_outputs
+            name
+            for name in folders
+            if not name.startswith(".") and Path(os.path.realpath(here / name)) not in former_outputs
         ]
         found += [here / name for name in files if is_image(name)]
         for path in [*(here / name for name in folders), *(here / name for name in files if is_image(name))]:

@@ -13,6 +13,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ome_types import from_tiff
+from PIL import Image
 
 from model.errors import UserError
 from model.ome import FALLBACK_PIXEL_SIZE_UM, FALLBACK_PROVENANCE, read_plane, read_provenance, write_plane
@@ -30,7 +31,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-def ome_xml(**replacements: str) -> str:
+def ome_xml() -> str:
     """A sound OME-XML of PIXELS."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
@@ -160,7 +161,8 @@ def test_xml_that_defines_entities_is_refused(tmp_path):
 def test_resolution_tags_count_where_there_is_no_ome_xml(tmp_path, resolution, unit, size):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS, resolution=resolution, resolutionunit=unit)
-    assert read_plane(path).pixel_size_um == pytest.approx(size, rel=1e-6)
+    found = read_plane(path).pixel_size_um
+    assert found == (size and pytest.approx(size, rel=1e-6))
 
 
 def test_imagej_says_its_unit_elsewhere(tmp_path):
@@ -344,7 +346,8 @@ def test_the_file_is_as_the_platform_and_other_readers_want_it(tmp_path):
     pixels = from_tiff(path).images[0].pixels
     assert (pixels.physical_size_x, pixels.physical_size_x_unit.value) == (0.1, "µm")
     assert (pixels.size_x, pixels.size_y, pixels.channels[0].name) == (131, 70, "Nucleus")
-    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), PIXELS)
+    with Image.open(path) as other_reader:  # libtiff
+        np.testing.assert_array_equal(np.asarray(other_reader), PIXELS)
     assert read_provenance(path) == {}
 
 
