@@ -7,7 +7,7 @@ labelled organelle. Whatever splits or counts the data does so by field, never b
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -118,12 +118,11 @@ def scan(roots: Sequence[Path]) -> Index:
             raise UserError(f"{root}: no such folder, expected a data set in the challenge's layout")
         found = []
         for folder, _, names in os.walk(root):
-            study = os.path.relpath(folder, root)
-            if study == ".":
-                study = name_of_root
-            elif len(roots) > 1:
-                # Two data sets may both have a Study_1; their fields are different cells.
-                study = f"{name_of_root if names_of_roots.count(name_of_root) == 1 else root}/{study}"
+            # Two data sets may both have a Study_1; their fields are different cells.
+            alone = len(roots) == 1
+            name = name_of_root if names_of_roots.count(name_of_root) == 1 else str(root)
+            below = os.path.relpath(folder, root)
+            study = name if below == "." else below if alone else f"{name}/{below}"
             found.extend((study, Path(folder) / name) for name in names if parse(name) is not None)
         if not found:
             raise UserError(
@@ -144,9 +143,8 @@ def read_file_lists(paths: Iterable[Path]) -> Index:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read ({error}), expected one file name a line") from error
-        listed.extend(
-            (path.stem, Path(path.stem) / PurePosixPath(line.strip()).name) for line in lines if line.strip()
-        )
+        folder = Path(path.stem)
+        listed.extend((path.stem, folder / line.strip()) for line in lines if line.strip())
     return _assemble(listed)
 
 
@@ -154,7 +152,7 @@ def _assemble(listed: Iterable[tuple[str, Path]]) -> Index:
     planes: dict[tuple[str, int, Modality], dict[int, Path]] = {}
     labels: dict[tuple[str, int], dict[Organelle, Path]] = {}
     duplicates, skipped = [], []
-    for study, path in sorted(listed):
+    for study, path in sorted(listed, key=lambda item: (item[0], item[1].name)):
         match parse(path.name):
             case InputName(image, modality, z):
                 taken = planes.setdefault((study, image, modality), {}).setdefault(z, path)

@@ -85,6 +85,7 @@ class Trainer:
         store = PlaneStore(self.preparation, int(house.cache_gb * 2**30))
         self.loader = Loader(store, sampler, settings.crop, start=start, workers=house.workers)
         self.journal = Journal(house.output, resumed_at=self.learner.steps)
+        self._looked_at = -1
         self._began = time.monotonic()
         self._share_before = min(1.0, self.done() / settings.schedule.total)
 
@@ -143,7 +144,9 @@ class Trainer:
                     self._look(progress)
                     looked = time.monotonic()
             finished = schedule.finished(self.done())
-            if stopped():
+            if self._looked_at == self.learner.steps:
+                pass  # the last step ended an epoch and everything is saved already
+            elif stopped():
                 self._save()  # whoever asks to stop does not want to wait for a validation
             else:
                 self._look(progress)
@@ -168,6 +171,7 @@ class Trainer:
 
     def _look(self, progress: Progress) -> None:
         """Validate, log, save."""
+        self._looked_at = self.learner.steps
         rate, waiting = progress.pace(self.loader.waited)
         network: nn.Module = self.learner.shipped.eval()
         self.scores = validate(

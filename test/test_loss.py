@@ -1,0 +1,146 @@
+"""The adaptive loss, and the discriminators it is completed by."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.vocabulary import Modality, Organelle
+from training.discriminator import Discriminators, PatchDiscriminator
+from training.learner import Learner
+from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weight_map, weighted_l1
+from training.recipe import Schedule, Settings
+from training.sampling import Batch
+
+M, N, T, A = Organelle
+
+
+def settings(**changes) -> Settings:
+    small = {"width": 2, "blocks": 1, "discriminator_width": 2, "crop": 32, "window": 32, "lambda_correlation": 2.0}
+    return Settings(**({"recipe": "pix2pix", "modality": "BF", "schedule": Schedule("steps", 9, 0)} | small | changes))
+
+
+def batch(labelled: list[list[bool]], organelles: tuple[Organelle, ...], size: int = 32) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.tensor(labelled)
+    x = torch.rand(len(labelled), 1, size, size, generator=generator) * 2 - 1
+    y = torch.rand(*mask.shape, size, size, generator=generator) * 2 - 1
+    return Batch(x, y, mask, organelles, (Modality.BF,) * len(labelled))
+
+
+def test_weights_are_put_on_per_pixel_before_any_average() -> None:
+    # 1000 grey levels: the percentiles 2 and 99.8 lie at 19.98 and 997.002.
+    target = torch.arange(1000.0).reshape(1, 20, 50)
+    weights = weight_map(target).flatten()
+    assert (weights[:20] == 0.1).all() and (weights[20:998] == 1).all() and (weights[998:] == 0.1).all()
+    low, high = np.percentile(target, (2, 99.8))
+    assert torch.equal(weights == 1, ((target >= low) & (target <= high)).flatten())
+    # The same error costs a tenth where the weight is a tenth: an average taken first could not tell.
+    error = torch.zeros_like(target).flatten()
+    inside, outside = error.clone(), error.clone()
+    inside[500], outside[999] = 7.0, 7.0
+    cost = [float(weighted_l1(target + e.reshape(target.shape), target)) for e in (inside, outside)]
+    assert cost == pytest.approx([7 / 1000, 0.7 / 1000], rel=1e-4)
+
+
+def test_weights_belong_to_each_pair_and_a_blank_target_counts_fully() -> None:
+    dim, bright = torch.rand(2, 1, 16, 16)
+    both = weight_map(torch.cat([dim, 100 * bright + 50]))
+    assert torch.equal(both, torch.cat([weight_map(dim), weight_map(100 * bright + 50)]))
+    assert (weight_map(torch.full((1, 8, 8), -1.0)) == 1).all()
+
+
+def test_correlation_loss_is_one_minus_pearson() -> None:
+    a, b = torch.rand(2, 3, 16, 16)
+    expected = np.mean([1 - np.corrcoef(p.ravel(), t.ravel())[0, 1] for p, t in zip(a.numpy(), b.numpy(), strict=True)])
+    assert float(correlation_loss(a, b)) == pytest.approx(expected, abs=1e-5)
+    assert float(correlation_loss(3 * b - 5, b)) == pytest.approx(0, abs=1e-5)
+    for prediction, target in ((torch.zeros(1, 8, 8), b[:1, :8, :8]), (b[:1, :8, :8], torch.ones(1, 8, 8))):
+        prediction = prediction.clone().requires_grad_()
+        loss = correlation_loss(prediction, target)
+        loss.backward()
+        assert float(loss.detach()) == pytest.approx(1) and torch.isfinite(prediction.grad).all()
+
+
+def test_adversarial_loss_weighs_pairs_not_discriminators() -> None:
+    three, one = torch.zeros(3, 1, 2, 2), torch.full((1, 1, 2, 2), 4.0)
+    softplus = [np.log(2), np.log1p(np.exp(-4))]
+    assert float(adversarial_loss([three, one], real=True)) == pytest.approx((3 * softplus[0] + softplus[1]) / 4)
+
+
+@pytest.mark.parametrize("gan", [0.0, 1.0])
+def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float) -> None:
+    learner = Learner(settings(lambda_gan=gan), torch.device("cpu"))
+    whole = batch([[True, False], [True, True], [True, False]], (M, N))
+    prediction = learner.predict(learner.network, whole)
+    total, _ = learner.generator_loss(whole, prediction)
+    # Nonsense under an unlabelled target changes nothing.
+    nonsense = whole.y_BCYX.masked_fill(~whole.labelled_BC[:, :, None, None], float("nan"))
+    spoilt = Batch(whole.x_B1YX, nonsense, whole.labelled_BC, whole.organelles, whole.modalities)
+    assert torch.equal(learner.generator_loss(spoilt, prediction)[0], total)
+    # One organelle's samples, and the other's, each fully labelled; weighted by their numbers of pairs.
+    parts = []
+    for c, organelle in enumerate(whole.organelles):
+        has = whole.labelled_BC[:, c]
+        subset = Batch(
+            whole.x_B1YX[has], whole.y_BCYX[has, c, None], whole.labelled_BC[has, c, None], (organelle,),
+            (Modality.BF,) * int(has.sum()),
+        )  # fmt: skip
+        parts.append((int(has.sum()), float(learner.generator_loss(subset, prediction[has, c, None])[0].detach())))
+    expected = sum(n * loss for n, loss in parts) / sum(n for n, _ in parts)
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradient_of_an_unlabelled_decoder_is_exactly_zero() -> None:
+    learner = Learner(settings(), torch.device("cpu"))
+    # Even where all four decoders are computed, only the labelled may move.
+    partly = batch([[True, False, False, False], [False, False, True, False]], tuple(Organelle))
+    total, _ = learner.generator_loss(partly, learner.predict(learner.network, partly))
+    total.backward()
+    for organelle in Organelle:
+        gradients = [p.grad for p in learner.network.decoders[organelle.value].parameters()]
+        moved = any(g is not None and g.any() for g in gradients)
+        assert moved == (organelle in (M, T)), organelle
+
+
+@pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus", "dynamic"])
+def test_step_leaves_unlabelled_heads_and_discriminators_as_they_were(recipe: str) -> None:
+    learner = Learner(settings(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), torch.device("cpu"))
+    learner.step(batch([[True, True, True, True]], tuple(Organelle)), 1.0)  # Adam has moments for all of them
+    before = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in learner._modules.items()}
+    learner.step(batch([[True, False], [True, True]], (M, N)), 1.0)
+    for name, module in learner._modules.items():
+        for key, value in module.state_dict().items():
+            if any(f"{o.value}." in key for o in (T, A)):
+                assert torch.equal(value, before[name][key]), key
+            if f"{M.value}." in key and key.endswith("weight"):
+                assert not torch.equal(value, before[name][key]), key
+
+
+def test_discriminator_sees_patches_of_70_pixels_of_input_and_target() -> None:
+    judge = PatchDiscriminator(4)
+    # Instance norm sees the whole image; without it, what is left is the receptive field of the convolutions.
+    for i, layer in enumerate(judge.layers):
+        if isinstance(layer, torch.nn.InstanceNorm2d):
+            judge.layers[i] = torch.nn.Identity()
+        elif isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.constant_(layer.weight, 1.0)
+    y = torch.rand(1, 1, 256, 256, requires_grad=True)
+    x = torch.rand(1, 1, 256, 256, requires_grad=True)
+    logits = judge(x, y)
+    assert logits.shape == (1, 1, 30, 30)
+    logits[0, 0, 15, 15].backward()
+    for gradient in (x.grad, y.grad):
+        rows = gradient[0, 0].any(1).nonzero()
+        assert int(rows.max() - rows.min()) + 1 == 70
+
+
+def test_judges_are_asked_only_about_what_is_labelled() -> None:
+    judges = Discriminators(Organelle, 2)
+    partly = batch([[True, False, False], [True, True, False]], (M, N, T))
+    logits = judges.judge(partly.x_B1YX, partly.y_BCYX, partly.labelled_BC, partly.organelles)
+    assert [len(entry) for entry in logits] == [2, 1]
+
+
+def test_pairs_are_what_is_labelled() -> None:
+    values = torch.arange(4.0).reshape(2, 2, 1, 1)
+    assert labelled_pairs(values, torch.tensor([[True, False], [False, True]])).flatten().tolist() == [0, 3]

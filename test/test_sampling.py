@@ -1,0 +1,128 @@
+"""Balanced batches, their augmentation, and the loader that reads ahead."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.scaling import InputScaling, TargetScaling
+from model.vocabulary import Modality, Organelle
+from training.augmentation import Augmentation
+from training.index import Field
+from training.preparation import PlaneStore, Preparation
+from training.sampling import BalancedSampler, Loader
+
+N, M, T, A = Organelle.NUCLEUS, Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN
+PREPARATION = Preparation(InputScaling.LINEAR, TargetScaling.PERCENTILE, None)
+
+
+def field(image: int, *organelles: Organelle, planes: int = 3) -> Field:
+    stack = {z: Path(f"{image}_{z}") for z in range(planes)}
+    return Field("S", image, Modality.DIC, stack, {o: Path(f"{image}_{o}") for o in organelles}, (40, 50))
+
+
+def unbalanced() -> list[Field]:
+    return [field(i, N) for i in range(50)] + [field(50 + i, N, M) for i in range(5)] + [field(60, T)]
+
+
+@pytest.mark.parametrize("per_organelle", [1, 2, 3])
+def test_every_batch_draws_equally_from_each_list(per_organelle: int) -> None:
+    sampler = BalancedSampler(unbalanced(), per_organelle, seed=3)
+    assert sampler.batch_size == 3 * per_organelle  # nothing is labelled actin: three lists
+    for number in range(30):
+        picks, _ = sampler.draw(number)
+        for organelle in (N, M, T):
+            drawn = [p for p in picks if p.drawn_for is organelle]
+            assert len(drawn) == per_organelle and all(organelle in p.field.labels for p in drawn)
+
+
+def test_fields_and_planes_are_uniform_over_their_list() -> None:
+    sampler = BalancedSampler(unbalanced(), 1, seed=0)
+    picks = [pick for number in range(2000) for pick in sampler.draw(number)[0]]
+    images = [p.field.image for p in picks if p.drawn_for is N]
+    assert set(images) == set(range(55)) and max(images.count(i) for i in range(55)) < 80
+    planes = np.bincount([p.z for p in picks])
+    assert planes.min() > 0.9 * planes.mean()
+
+
+def test_no_field_twice_from_a_long_list() -> None:
+    sampler = BalancedSampler(unbalanced(), 5, seed=0)
+    for number in range(20):
+        images = [p.field.image for p in sampler.draw(number)[0] if p.drawn_for is M]
+        assert sorted(images) == [50, 51, 52, 53, 54]
+
+
+class MarkedStore(PlaneStore):
+    """Planes whose pixels say where they are: position + 10 000 * what."""
+
+    def __init__(self) -> None:
+        super().__init__(PREPARATION, 0)
+
+    def input(self, field: Field, z: int) -> np.ndarray:
+        return np.arange(40 * 50, dtype=np.float32).reshape(40, 50)
+
+    def target(self, field: Field, organelle: Organelle, shape: tuple[int, int]) -> np.ndarray:
+        return self.input(field, 0) + 10_000 * (1 + list(Organelle).index(organelle))
+
+
+@pytest.mark.parametrize("crop", [16, 40, 64])
+def test_input_and_targets_are_cut_turned_and_mirrored_alike(crop: int) -> None:
+    loader = Loader(MarkedStore(), BalancedSampler(unbalanced(), 2, 0), crop)
+    seen = set()
+    for number in range(8):
+        batch = loader.make(number)
+        assert batch.organelles == (M, N, T)
+        assert batch.x_B1YX.shape == (6, 1, crop, crop)
+        for x, y, labelled in zip(batch.x_B1YX, batch.y_BCYX, batch.labelled_BC, strict=True):
+            assert labelled.any()
+            seen.add((float(x[0, 0, 1] - x[0, 0, 0]), float(x[0, 1, 0] - x[0, 0, 0])))
+            for c, organelle in enumerate(batch.organelles):
+                expected = x[0] + 10_000 * (1 + list(Organelle).index(organelle))
+                assert (y[c] == (expected if labelled[c] else 0)).all()
+    loader.close()
+    if crop == 16:
+        assert seen == {(s * a, t * b) for a, b in ((1, 50), (50, 1)) for s in (1, -1) for t in (1, -1)}
+
+
+def test_all_labels_of_a_field_enter_whatever_list_it_came_from() -> None:
+    loader = Loader(MarkedStore(), BalancedSampler([field(1, N, M), field(2, N, M)], 1, 0), 16)
+    assert loader.make(0).labelled_BC.all()
+    loader.close()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_stream_goes_on_where_it_was_left(workers: int) -> None:
+    def batches(start: int, count: int) -> list[np.ndarray]:
+        loader = Loader(MarkedStore(), BalancedSampler(unbalanced(), 1, 7), 16, start=start, workers=workers)
+        out = [next(loader).y_BCYX.numpy() for _ in range(count)]
+        assert loader.state() == {"seed": 7, "next_batch": start + count}
+        loader.close()
+        return out
+
+    whole, rest = batches(0, 8), batches(5, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(whole[5:], rest, strict=True))
+    assert not np.array_equal(whole[0], whole[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32))
+def test_crop_has_its_size_and_only_the_images_pixels(height: int, width: int, crop: int, seed: int) -> None:
+    image = np.arange(1, height * width + 1).reshape(height, width)
+    patch = Augmentation.draw(np.random.default_rng(seed), image.shape, crop).apply(image, crop)
+    assert patch.shape == (crop, crop) and patch.flags.c_contiguous
+    assert set(patch.ravel()) <= set(image.ravel())
+
+
+def test_cache_is_bounded_and_changes_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+    values = np.random.default_rng(0).normal(size=(10, 10)).astype(np.float32)
+    monkeypatch.setattr(Preparation, "target", lambda self, path, shape: reads.append(path) or values)
+    store = PlaneStore(PREPARATION, capacity_bytes=2 * 10 * 10 * 2)  # two planes of float16
+    fields = [field(i, N) for i in range(3)]
+    first = store.target(fields[0], N, (10, 10))
+    assert np.array_equal(store.target(fields[0], N, (10, 10)), first) and len(reads) == 1
+    for f in fields:
+        store.target(f, N, (10, 10))
+    assert store.target(fields[0], N, (10, 10)).dtype == np.float16 and len(reads) == 4
