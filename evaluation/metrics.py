@@ -115,9 +115,7 @@ def _require_same_shape(prediction: Image, truth: Image) -> None:
     if np.ndim(truth) != 2:
         raise UserError(f"The ground truth has shape {np.shape(truth)}, expected one plane (Y, X).")
     if np.shape(prediction) != np.shape(truth):
-        raise UserError(
-            f"The prediction is {_size(prediction)} pixels, expected {_size(truth)} as the ground truth."
-        )
+        raise UserError(f"The prediction is {_size(prediction)} pixels, expected {_size(truth)} as the ground truth.")
 
 
 def _size(image: Image) -> str:

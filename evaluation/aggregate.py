@@ -1,0 +1,152 @@
+"""Means over images, as the challenge takes them: each image counts once, whatever its size."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from evaluation.metrics import METRICS
+from evaluation.scoring import Result
+from model.vocabulary import Modality, Organelle
+
+Key = TypeVar("Key", bound=Hashable)
+
+UNSTATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean figures of one group of results of one organelle."""
+
+    figures: Mapping[str, float]
+    images: int
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a group of predictions of one organelle was made, by their own account."""
+
+    organelle: Organelle
+    checkpoint: str
+    trained_on: str
+    images: int
+    settings: Mapping[str, str]
+    """Whatever else the files state alike."""
+
+
+def per_organelle(results: Iterable[Result]) -> dict[Organelle, Mean]:
+    """One mean an organelle, in the order of `Organelle`."""
+    groups = _group(results, lambda result: result.pair.organelle)
+    return {organelle: _mean(groups[organelle]) for organelle in Organelle if organelle in groups}
+
+
+def per_modality(results: Iterable[Result]) -> dict[str, dict[Organelle, Mean]]:
+    """Means by modality (BF, PC, DIC, unknown), then by organelle; empty groups are left out."""
+    groups = _group(results, lambda result: result.modality)
+    order = [modality.value for modality in Modality]
+    names = sorted(groups, key=lambda name: order.index(name) if name in order else len(order))
+    return {name: per_organelle(groups[name]) for name in names}
+
+
+def per_z_deviation(results: Iterable[Result]) -> dict[Organelle, dict[int, Mean]]:
+    """Means by organelle, then by |z - best z|, ascending; results of unknown focus are left out."""
+    by_organelle: dict[Organelle, dict[int, Mean]] = {}
+    known = _group(
+        (result for result in results if result.z_deviation is not None), lambda result: result.pair.organelle
+    )
+    for organelle in (organelle for organelle in Organelle if organelle in known):
+        groups = _group(known[organelle], lambda result: result.z_deviation or 0)
+        by_organelle[organelle] = {deviation: _mean(groups[deviation]) for deviation in sorted(groups)}
+    return by_organelle
+
+
+def makings(results: Iterable[Result]) -> list[Making]:
+    """The distinct checkpoints, by organelle and number of images, with what they were trained on."""
+    groups = _group(
+        results,
+        lambda result: (
+            result.pair.organelle,
+            result.provenance.get("checkpoint", UNSTATED),
+            result.provenance.get("trained_on", UNSTATED),
+        ),
+    )
+    found = []
+    for (organelle, checkpoint, trained_on), members in groups.items():
+        alike = set.intersection(*(set(member.provenance.items()) for member in members))
+        settings = {key: value for key, value in sorted(alike) if key not in ("checkpoint", "trained_on")}
+        found.append(Making(organelle, checkpoint, trained_on, len(members), settings))
+    order = list(Organelle)
+    return sorted(found, key=lambda making: (order.index(making.organelle), -making.images, making.checkpoint))
+
+
+def worst_first(results: Iterable[Result]) -> dict[Organelle, list[Result]]:
+    """Results of each organelle by ascending PCC, then SSIM."""
+    groups = _group(results, lambda result: result.pair.organelle)
+    return {
+        organelle: sorted(groups[organelle], key=lambda result: (result.figures["PCC"], result.figures["SSIM"]))
+        for organelle in Organelle
+        if organelle in groups
+    }
+
+
+def to_document(results: Sequence[Result]) -> dict[str, Any]:
+    """The content of `metrics.json`, JSON types only.
+
+    `results` (one entry an image), `aggregate` (organelle), `transmitted_light` (modality, organelle) and
+    `z_deviation` (organelle, |z - best z|) are shaped and named as the challenge's own; groups without
+    images are left out. `counts` holds the number of images by organelle and modality, `provenance` how
+    they were made.
+    """
+    by_modality = per_modality(results)
+    return {
+        "results": _entries(results),
+        "aggregate": _figures(per_organelle(results)),
+        "transmitted_light": {name: _figures(means) for name, means in by_modality.items()},
+        "z_deviation": {
+            organelle.value: {str(z): dict(mean.figures) for z, mean in means.items()}
+            for organelle, means in per_z_deviation(results).items()
+        },
+        "counts": {
+            name: {organelle.value: mean.images for organelle, mean in means.items()}
+            for name, means in by_modality.items()
+        },
+        "provenance": [
+            {
+                "organelle": making.organelle.value,
+                "checkpoint": making.checkpoint,
+                "trained_on": making.trained_on,
+                "images": making.images,
+                "settings": dict(making.settings),
+            }
+            for making in makings(results)
+        ],
+    }
+
+
+def _entries(results: Iterable[Result]) -> list[dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    for result in results:
+        entry = entries.setdefault(
+            result.pair.key,
+            {"image_name": result.pair.key, "modality": result.modality, "z_deviation": result.z_deviation},
+        )
+        entry[result.pair.organelle.value] = dict(result.figures)
+    return list(entries.values())
+
+
+def _figures(means: Mapping[Organelle, Mean]) -> dict[str, dict[str, float]]:
+    return {organelle.value: dict(mean.figures) for organelle, mean in means.items()}
+
+
+def _mean(results: Sequence[Result]) -> Mean:
+    names = METRICS[results[0].pair.organelle]
+    return Mean({name: float(np.mean([result.figures[name] for result in results])) for name in names}, len(results))
+
+
+def _group(results: Iterable[Result], key: Callable[[Result], Key]) -> dict[Key, list[Result]]:
+    groups: dict[Key, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[key(result)].append(result)
+    return dict(groups)

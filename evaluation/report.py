@@ -1,0 +1,149 @@
+"""What an evaluation writes: `metrics.json`, `metrics.csv` and `report.html`, each whole or absent."""
+
+import base64
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evaluation.aggregate import (
+    UNSTATED,
+    makings,
+    per_modality,
+    per_organelle,
+    per_z_deviation,
+    to_document,
+    worst_first,
+)
+from evaluation.metrics import ALL_METRICS, normalise
+from evaluation.scoring import Result
+from model import __version__
+from model.ome import read_plane
+
+TEMPLATES = Path(__file__).with_name("templates")
+PICTURE_SIDE = 320  # pixels of the longer side; twelve cases an organelle then make a file of about 15 MB
+TABLE_ROWS = 300  # an organelle; the rest is in metrics.csv
+
+DIRECTIONS = {"MAE": "lower", "SSIM": "higher", "PCC": "higher", "E_dist": "lower", "C_dist": "lower"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prediction of the report's gallery, its pictures as data URIs."""
+
+    result: Result
+    source: str | None
+    prediction: str
+    truth: str
+    height: int
+    width: int
+
+
+def write_json(path: Path, results: Sequence[Result]) -> None:
+    """Write `metrics.json` (see `aggregate.to_document`)."""
+    write_whole(path, json.dumps(to_document(results), indent=2) + "\n")
+
+
+def write_csv(path: Path, results: Sequence[Result]) -> None:
+    """Write `metrics.csv`: one row a prediction; figures that its organelle lacks stay empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "organelle", "modality", "z_deviation", *ALL_METRICS, "checkpoint", "trained_on"))
+    for result in results:
+        z = "" if result.z_deviation is None else result.z_deviation
+        figures = (result.figures.get(name, "") for name in ALL_METRICS)
+        making = (result.provenance.get(key, "") for key in ("checkpoint", "trained_on"))
+        writer.writerow((result.pair.key, result.pair.organelle.value, result.modality, z, *figures, *making))
+    write_whole(path, text.getvalue())
+
+
+def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_truth: Path) -> None:
+    """Write `report.html`: one self-contained file with the `pictures` worst cases of each organelle."""
+    worst = worst_first(results)
+    made = makings(results)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = format_figure
+    html = environment.get_template("report.html.j2").render(
+        version=__version__,
+        ground_truth=ground_truth,
+        metrics=ALL_METRICS,
+        directions=DIRECTIONS,
+        images=len({result.pair.key for result in results}),
+        predictions=len(results),
+        overall=per_organelle(results),
+        by_modality=per_modality(results),
+        by_z=per_z_deviation(results),
+        makings=made,
+        trained_on=sorted({making.trained_on for making in made} - {UNSTATED}),
+        unstated=sum(making.images for making in made if making.trained_on == UNSTATED),
+        gallery={organelle: [_case(r) for r in ranked[:pictures]] for organelle, ranked in worst.items()},
+        ranked=worst,
+        table_rows=TABLE_ROWS,
+    )
+    write_whole(path, html)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write UTF-8 text so that `path` holds all of it or what it held before."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp's 0600 would hide the report from colleagues
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def picture(pixels: NDArray[Any]) -> str:
+    """An 8-bit grey PNG of a (Y, X) image as a data URI, at the contrast the metric sees.
+
+    The image's own 2nd percentile is black, its 99.8th white; a constant image is black. Reduced by area
+    averaging to `PICTURE_SIDE`.
+    """
+    constant = np.ptp(pixels) == 0
+    shown = np.zeros(pixels.shape) if constant else normalise(pixels).clip(0, 1)
+    image = Image.fromarray(np.rint(shown * 255).astype(np.uint8))
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
+    png = io.BytesIO()
+    image.save(png, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
+
+
+def format_figure(value: float, name: str) -> str:
+    """As in the paper's Table 1: four decimals; E_dist, which runs to hundreds, two. No minus before zero."""
+    text = f"{value:.{2 if name == 'E_dist' else 4}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def _case(result: Result) -> Case:
+    pair = result.pair
+    truth = read_plane(pair.truth).pixels
+    return Case(
+        result,
+        source=picture(read_plane(pair.source).pixels) if pair.source else None,
+        prediction=picture(read_plane(pair.prediction).pixels),
+        truth=picture(truth),
+        height=truth.shape[0],
+        width=truth.shape[1],
+    )
