@@ -1,0 +1,304 @@
+"""Array in, four arrays out: the one place where routing, scale, tiles, rotations and networks meet.
+
+    with Predictor.open(Path("resources")) as predictor:
+        organelles = predictor.predict(image, Modality.BF, pixel_size_um=(0.108, 0.108))
+
+Shape suffixes: B tiles, C organelles, Y rows, X columns.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import __version__
+from model.architecture import NETWORKS, Network
+from model.checkpoint import CheckpointMetadata, file_sha256, load, read_metadata
+from model.dynamic import modality_code
+from model.errors import UserError
+from model.resample import grid_shape, resample
+from model.rotation import QUARTER_TURNS, predict_rotated
+from model.routing import Route, Routing
+from model.scaling import InputScaling, scale_input, to_uint16
+from model.tiling import MAX_OVERLAP, TilePlan, predict_tiled
+from model.vocabulary import Modality, Organelle
+
+TILE_BATCH = 4
+MAX_RESCALING = 4.0
+"""A pixel size further than this factor from all that was learned is taken for a wrong entry, not followed:
+a placeholder of 1 µm would blow a 2048 px image up to 12,000 px, one of 1 nm would shrink it to nothing."""
+
+INTENSITY = "relative, not quantitative"
+
+PixelSize = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    """The pixel size (y, x) in µm at which a network is shown an image; None: as the image is.
+
+    `doubt` says in words why an image is taken as it is although nobody knows whether it should be.
+    """
+
+    to_um: PixelSize | None = None
+    doubt: str | None = None
+
+    @classmethod
+    def decide(cls, pixel_size_um: PixelSize | None, learned_um: tuple[float, float] | None) -> "Rescaling":
+        """Bring each axis to the nearest size in `learned_um` = (smallest, largest), where that is sane."""
+        if learned_um is None:
+            return cls()
+        low, high = learned_um
+        if pixel_size_um is None:
+            return cls(doubt=f"no pixel size, taken as it is (learned: {low:g} to {high:g} µm)")
+        y, x = (min(max(size, low), high) for size in pixel_size_um)
+        if (y, x) == pixel_size_um:
+            return cls()
+        if any(
+            abs(math.log(size / to)) > math.log(MAX_RESCALING) for size, to in zip(pixel_size_um, (y, x), strict=True)
+        ):
+            found = " x ".join(f"{size:g}" for size in pixel_size_um)
+            return cls(doubt=f"implausible pixel size {found} µm, taken as it is (learned: {low:g} to {high:g} µm)")
+        return cls(to_um=(y, x))
+
+
+class Predictor:
+    """Predicts all four organelles of single planes; owns its networks, each loaded when first needed.
+
+    Deterministic: the same image on the same machine gives the same bytes. Not thread-safe.
+    """
+
+    def __init__(self, routing: Routing, device: torch.device, overlap: float, rotations: int, rescale: bool) -> None:
+        self._routing = routing
+        self.device = device
+        self.overlap = overlap
+        self.rotations = rotations
+        self.rescale = rescale
+        self.checkpoints: Mapping[str, CheckpointMetadata] = _verified_metadata(routing)
+        self._networks: dict[str, Network] = {}
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        resources: Path,
+        *,
+        device: str = "auto",
+        overlap: float = 0.8,
+        rotations: int = 4,
+        rescale: bool = True,
+    ) -> "Predictor":
+        """Read routing and checkpoints' metadata from a folder and verify every file's hash.
+
+        `device` is "auto" (CUDA where there is one, else the CPU) or a name that torch knows. `rescale`
+        brings images outside the pixel sizes a checkpoint learned to the nearest one it did.
+
+        Raises ValueError for an overlap outside [0, 0.9] or rotations other than 1, 2, 4; UserError for
+        resources that cannot be used as they are, or a device that is not there.
+        """
+        if not 0 <= overlap <= MAX_OVERLAP:
+            raise ValueError(f"overlap must lie in [0, {MAX_OVERLAP}], got {overlap}")
+        if rotations not in QUARTER_TURNS:
+            raise ValueError(f"rotations must be 1, 2 or 4, got {rotations}")
+        return cls(Routing.read(resources), _find_device(device), overlap, rotations, rescale)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the networks and their memory; `predict` raises ValueError from here on."""
+        self._networks.clear()
+        self._closed = True
+
+    def predict(
+        self, image: NDArray[np.uint16], modality: Modality | None, *, pixel_size_um: PixelSize | None = None
+    ) -> dict[Organelle, NDArray[np.uint16]]:
+        """Predict every organelle of one plane (Y, X) of uint16, each uint16 (Y, X), rounded and clipped.
+
+        `modality` None takes the routes of an unknown modality. `pixel_size_um` is (y, x) in µm; without it
+        the image is taken as it is. The intensity of a prediction is relative, not quantitative.
+
+        Raises ValueError for another kind of array or a pixel size that is not positive, UserError where a
+        checkpoint cannot be loaded.
+        """
+        if self._closed:
+            raise ValueError("this predictor is closed")
+        _check_image(image)
+        _check_pixel_size(pixel_size_um)
+        shape = (image.shape[0], image.shape[1])
+        prepared: dict[tuple[InputScaling, tuple[int, int]], Tensor] = {}
+        predictions: dict[Organelle, NDArray[np.uint16]] = {}
+        # TF32 off and no benchmarking: what a GPU computes must be near the CPU's and the same each time.
+        with (
+            torch.inference_mode(),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        ):
+            for name, heads in self._heads_by_checkpoint(modality).items():
+                metadata = self.checkpoints[name]
+                key = metadata.input_scaling, self._grid(shape, pixel_size_um, metadata)
+                if key not in prepared:
+                    scaled = scale_input(_on_grid(image, key[1]), metadata.input_scaling)
+                    prepared[key] = torch.from_numpy(scaled)[None].to(self.device)
+                asked = sorted(set(heads.values()), key=list(Organelle).index)
+                output_CYX = self._run_network(name, asked, modality, prepared[key]).cpu().numpy()
+                for organelle, head in heads.items():
+                    predictions[organelle] = to_uint16(_on_grid(output_CYX[asked.index(head)], shape))
+        return {organelle: predictions[organelle] for organelle in Organelle}
+
+    def doubt_about_scale(self, modality: Modality | None, pixel_size_um: PixelSize | None) -> str | None:
+        """In words, why such an image is predicted as it is though its scale may be wrong; else None."""
+        if not self.rescale:
+            return None
+        names = self._heads_by_checkpoint(modality)
+        decisions = (Rescaling.decide(pixel_size_um, self.checkpoints[name].pixel_size_um) for name in names)
+        return next((decision.doubt for decision in decisions if decision.doubt), None)
+
+    def provenance(self, modality: Modality | None, pixel_size_um: PixelSize | None) -> dict[Organelle, dict[str, str]]:
+        """For each organelle what its prediction is made by, as plain text for the output's metadata."""
+        origin: dict[Organelle, dict[str, str]] = {}
+        for organelle, route in self._ways(modality).items():
+            metadata = self.checkpoints[route.checkpoint]
+            origin[organelle] = {
+                "version": __version__,
+                "modality": str(modality or "unknown"),
+                "checkpoint": route.checkpoint,
+                "checkpoint_sha256": self._routing.checkpoints[route.checkpoint].sha256,
+                "head": str(route.head),
+                "recipe": metadata.recipe,
+                "trained_on": metadata.trained_on,
+                "window": str(metadata.window),
+                "overlap": f"{self.overlap:g}",
+                "rotations": str(self.rotations),
+                "rescaling": self._rescaling_in_words(pixel_size_um, metadata),
+                "device": _device_in_words(self.device),
+                "intensity": INTENSITY,
+            }
+        return origin
+
+    def _ways(self, modality: Modality | None) -> Mapping[Organelle, Route]:
+        if modality not in self._routing.routes:
+            raise ValueError(f"modality must be BF, PC, DIC or None, got {modality!r}")
+        return self._routing.routes[modality]
+
+    def _heads_by_checkpoint(self, modality: Modality | None) -> dict[str, dict[Organelle, Organelle]]:
+        """Checkpoint -> organelle -> head, so that one pass through a network serves all it is asked for."""
+        groups: dict[str, dict[Organelle, Organelle]] = {}
+        for organelle, route in self._ways(modality).items():
+            groups.setdefault(route.checkpoint, {})[organelle] = route.head
+        return groups
+
+    def _grid(
+        self, shape: tuple[int, int], pixel_size_um: PixelSize | None, metadata: CheckpointMetadata
+    ) -> tuple[int, int]:
+        """The shape (Y, X) at which this checkpoint's network is shown the image."""
+        learned = metadata.pixel_size_um if self.rescale else None
+        if learned is None or pixel_size_um is None or Rescaling.decide(pixel_size_um, learned).to_um is None:
+            return shape
+        return grid_shape(shape, pixel_size_um, learned)
+
+    def _rescaling_in_words(self, pixel_size_um: PixelSize | None, metadata: CheckpointMetadata) -> str:
+        if not self.rescale:
+            return "switched off"
+        decision = Rescaling.decide(pixel_size_um, metadata.pixel_size_um)
+        if decision.to_um is None or pixel_size_um is None:
+            return decision.doubt or "none needed"
+        before, after = (f"{y:g} x {x:g} µm" for y, x in (pixel_size_um, decision.to_um))
+        return f"predicted at {after} a pixel, resampled back to {before}"
+
+    def _run_network(self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor) -> Tensor:
+        """The asked heads of one network over all rotations: (1, Y, X) to float32 (C, Y, X), C as `heads`."""
+        if name not in self._networks:
+            self._networks[name], _ = load(self._routing.checkpoints[name].path, device=str(self.device))
+        network, metadata = self._networks[name], self.checkpoints[name]
+        code_13: Tensor | None = None
+        if metadata.architecture.dynamic and modality is not None:
+            code_13 = modality_code(modality).to(self.device)
+
+        def predict_batch(tiles_B1YX: Tensor) -> Tensor:
+            code_B3 = None if code_13 is None else code_13.expand(len(tiles_B1YX), -1)
+            output_BCYX: Tensor = network(tiles_B1YX, heads, code_B3)
+            return output_BCYX
+
+        def predict_turned(turned_1YX: Tensor) -> Tensor:
+            _, height, width = turned_1YX.shape
+            plan = TilePlan.make((height, width), metadata.window, self.overlap)
+            return predict_tiled(predict_batch, turned_1YX, plan, TILE_BATCH)
+
+        return predict_rotated(predict_turned, image_1YX, self.rotations)
+
+
+def _verified_metadata(routing: Routing) -> dict[str, CheckpointMetadata]:
+    """Read what each checkpoint says of itself, and check that the routing asks only for what it has."""
+    checkpoints: dict[str, CheckpointMetadata] = {}
+    for name, file in routing.checkpoints.items():
+        found = file_sha256(file.path)
+        if found != file.sha256:
+            raise UserError(
+                f"{file.path} has SHA-256 {found[:12]}…, but routing.json expects {file.sha256[:12]}…: "
+                "the file is not the one that was routed."
+            )
+        metadata = checkpoints[name] = read_metadata(file.path)
+        stride = NETWORKS[metadata.architecture.network].stride
+        if metadata.window % stride or metadata.window < 2 * stride:
+            raise UserError(
+                f"{file.path} states a window of {metadata.window} px, "
+                f"expected a multiple of {stride} from {2 * stride} on."
+            )
+    for modality, ways in routing.routes.items():
+        for organelle, route in ways.items():
+            path, metadata = routing.checkpoints[route.checkpoint].path, checkpoints[route.checkpoint]
+            where = f"routing.json sends {organelle} of {modality or 'unknown modality'} there"
+            if route.head not in metadata.architecture.organelles:
+                heads = ", ".join(metadata.architecture.organelles)
+                raise UserError(f"{path} has heads for {heads}, expected {route.head} too, as {where}.")
+            if metadata.architecture.dynamic and modality not in metadata.modalities:
+                known = ", ".join(metadata.modalities)
+                raise UserError(f"{path} is dynamic and knows only the modality codes of {known}, but {where}.")
+    return checkpoints
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        # torch says "not compiled", "no driver", "invalid ordinal" or an unknown word in as many ways.
+        raise UserError(f"The device {name!r} is not there, expected auto, cpu, cuda or cuda:<number>.") from None
+    return device
+
+
+def _device_in_words(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _on_grid(plane: NDArray[np.uint16] | NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    as_float = np.asarray(plane, dtype=np.float32)
+    return as_float if as_float.shape == shape else resample(as_float, shape)
+
+
+def _check_image(image: NDArray[np.uint16]) -> None:
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image must be a numpy array, got {type(image).__name__}")
+    if image.ndim != 2 or image.size == 0 or image.dtype != np.uint16:
+        raise ValueError(f"image must be one plane (Y, X) of uint16, got {image.dtype} of shape {image.shape}")
+
+
+def _check_pixel_size(pixel_size_um: PixelSize | None) -> None:
+    if pixel_size_um is None:
+        return
+    if len(pixel_size_um) != 2 or not all(math.isfinite(size) and size > 0 for size in pixel_size_um):
+        raise ValueError(f"pixel_size_um must be (y, x) in µm, both positive, got {pixel_size_um}")

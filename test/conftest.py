@@ -1,0 +1,56 @@
+"""Fixtures that several topics share: tiny untrained networks behind a routing, and nothing slow."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import checkpoint
+from model.architecture import Architecture, build
+from model.checkpoint import CheckpointMetadata
+from model.scaling import InputScaling, TargetScaling
+from model.vocabulary import Modality, Organelle
+
+PIX2PIX = Architecture("resnet", width=4, blocks=1, dropout=0.5)
+UNIFIED = Architecture("unetplusplus", width=4, dropout=0.5)
+TINY_METADATA = CheckpointMetadata(
+    architecture=PIX2PIX,
+    input_scaling=InputScaling.LINEAR,
+    target_scaling=TargetScaling.LINEAR,
+    window=32,
+    pixel_size_um=(0.06, 0.16),
+    modalities=tuple(Modality),
+    labels={modality: tuple(Organelle) for modality in Modality},
+    trained_on="nothing at all",
+    recipe="untrained",
+    notes={},
+)
+
+
+def write_resources(folder: Path, changes: Mapping[str, CheckpointMetadata] | None = None) -> Path:
+    """Write the paper's ensemble, untrained, with window 32: three pix2pix and the unified UNet++.
+
+    `changes` replaces the metadata of the named checkpoints.
+    """
+    metadata = {f"pix2pix-{modality.lower()}": TINY_METADATA for modality in Modality}
+    metadata["unified"] = replace(TINY_METADATA, architecture=UNIFIED)
+    metadata.update(changes or {})
+    torch.manual_seed(0)
+    for name, described in metadata.items():
+        checkpoint.save(folder / f"{name}.safetensors", build(described.architecture), described)
+    routes = {m.value: {o.value: f"pix2pix-{m.lower()}/{o}" for o in Organelle} for m in Modality}
+    routes["DIC"]["actin"] = "unified/actin"
+    routes["unknown"] = {o.value: f"unified/{o}" for o in Organelle}
+    files = {name: f"{name}.safetensors" for name in metadata}
+    entries = {n: {"file": f, "sha256": checkpoint.file_sha256(folder / f)} for n, f in files.items()}
+    (folder / "routing.json").write_text(json.dumps({"format": 1, "checkpoints": entries, "routes": routes}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def resources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to predict from; read it, never change it."""
+    return write_resources(tmp_path_factory.mktemp("resources"))
