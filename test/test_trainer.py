@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cells")
     rng = np.random.default_rng(0)
     for number, modality in enumerate(3 * list(Modality)):
-        folder = root / f"Study_{1 + number % 3}"
+        folder = root / f"Study_{1 + number // 3}"
         folder.mkdir(exist_ok=True)
         plane = rng.integers(1000, 40000, (48, 40)).astype(np.uint16)
         for z in range(2):

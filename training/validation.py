@@ -22,8 +22,8 @@ def choose_planes(fields: Sequence[Field], count: int, seed: int) -> list[tuple[
     """
     rng = np.random.default_rng([seed, 0xCA11])
     queues: list[list[tuple[Field, int]]] = []
-    for modality in Modality:
-        for organelle in Organelle:
+    for organelle in Organelle:
+        for modality in Modality:
             group = [f for f in fields if f.modality is modality and organelle in f.labels]
             shuffled = [group[i] for i in rng.permutation(len(group))]
             stacks = [list(rng.permutation(list(f.planes))) for f in shuffled]
