@@ -98,7 +98,8 @@ def _flatfield(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def _background(image: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Gaussian mean of the seen pixels around each pixel (Y, X): blurred values over blurred mask.
 
-    Positive wherever a pixel is seen: its own block and the blocks next to it then hold weight.
+    Positive wherever a pixel is seen: its own block and the blocks next to it then hold weight. Near a border
+    only the inner side is averaged, so there a steep gradient is removed in part.
     """
     height, width = image.shape
     planes_2YX = torch.from_numpy(np.stack([np.where(seen, image, 0), seen]).astype(np.float32))
