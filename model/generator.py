@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.dynamic import first_convolution
-from model.layers import InstanceNorm, SinglePlaneConv2d, asked_heads, check_plane
+from model.layers import InstanceNorm, SinglePlaneConv2d, asked_heads, check_plane, initialise
 from model.vocabulary import Organelle
 
 if TYPE_CHECKING:
@@ -83,11 +83,7 @@ class ResnetGenerator(nn.Module):
         self.architecture = architecture
         self.encoder = Encoder(architecture.width, architecture.blocks, architecture.dropout, architecture.dynamic)
         self.decoders = nn.ModuleDict({str(o): Decoder(architecture.width) for o in architecture.organelles})
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                nn.init.normal_(module.weight, 0.0, 0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self)
 
     def forward(
         self,

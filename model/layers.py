@@ -43,6 +43,18 @@ class SinglePlaneConv2d(nn.Conv2d):
         return total if self.bias is None else total + self.bias
 
 
+def initialise(network: nn.Module) -> None:
+    """Draw all weights from N(0, 0.02) and set all biases to zero, as pix2pix does.
+
+    On the meta device there is nothing to draw, and torch would spend seconds on importing how not to.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and not module.weight.is_meta:
+            nn.init.normal_(module.weight, 0.0, 0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def check_plane(x_B1YX: Tensor, stride: int) -> None:
     """Raise ValueError unless this is one channel with sides that are multiples of `stride`, at least two."""
     sides = x_B1YX.shape[-2:]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.dynamic import first_convolution
-from model.layers import InstanceNorm, asked_heads, check_plane
+from model.layers import InstanceNorm, asked_heads, check_plane, initialise
 from model.vocabulary import Organelle
 
 if TYPE_CHECKING:
@@ -74,11 +74,7 @@ class UNetPlusPlus(nn.Module):
                 self.ups[f"{level}_{column}"] = Up(channels[level + 1], out)
                 self.nodes[f"{level}_{column}"] = Node((column + 1) * out, out, architecture.dropout)
         self.heads = nn.ModuleDict({str(o): nn.Conv2d(channels[0], 1, 1) for o in architecture.organelles})
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.normal_(module.weight, 0.0, 0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self)
 
     def forward(
         self,
