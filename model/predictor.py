@@ -61,9 +61,8 @@ class Rescaling:
         y, x = (min(max(size, low), high) for size in pixel_size_um)
         if (y, x) == pixel_size_um:
             return cls()
-        if any(
-            abs(math.log(size / to)) > math.log(MAX_RESCALING) for size, to in zip(pixel_size_um, (y, x), strict=True)
-        ):
+        factors = (pixel_size_um[0] / y, pixel_size_um[1] / x)
+        if max(factors) > MAX_RESCALING or min(factors) < 1 / MAX_RESCALING:
             found = " x ".join(f"{size:g}" for size in pixel_size_um)
             return cls(doubt=f"implausible pixel size {found} µm, taken as it is (learned: {low:g} to {high:g} µm)")
         return cls(to_um=(y, x))
@@ -161,12 +160,14 @@ class Predictor:
         """In words, why such an image is predicted as it is though its scale may be wrong; else None."""
         if not self.rescale:
             return None
-        names = self._heads_by_checkpoint(modality)
-        decisions = (Rescaling.decide(pixel_size_um, self.checkpoints[name].pixel_size_um) for name in names)
-        return next((decision.doubt for decision in decisions if decision.doubt), None)
+        learned = (self.checkpoints[name].pixel_size_um for name in self._heads_by_checkpoint(modality))
+        doubts = (Rescaling.decide(pixel_size_um, sizes).doubt for sizes in learned)
+        return next((doubt for doubt in doubts if doubt), None)
 
     def provenance(self, modality: Modality | None, pixel_size_um: PixelSize | None) -> dict[Organelle, dict[str, str]]:
         """For each organelle what its prediction is made by, as plain text for the output's metadata."""
+        on_gpu = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if on_gpu else str(self.device)
         origin: dict[Organelle, dict[str, str]] = {}
         for organelle, route in self._ways(modality).items():
             metadata = self.checkpoints[route.checkpoint]
@@ -182,7 +183,7 @@ class Predictor:
                 "overlap": f"{self.overlap:g}",
                 "rotations": str(self.rotations),
                 "rescaling": self._rescaling_in_words(pixel_size_um, metadata),
-                "device": _device_in_words(self.device),
+                "device": device,
                 "intensity": INTENSITY,
             }
         return origin
@@ -281,10 +282,6 @@ def _find_device(name: str) -> torch.device:
     return device
 
 
-def _device_in_words(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
 def _on_grid(plane: NDArray[np.uint16] | NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     as_float = np.asarray(plane, dtype=np.float32)
     return as_float if as_float.shape == shape else resample(as_float, shape)
@@ -298,7 +295,6 @@ def _check_image(image: NDArray[np.uint16]) -> None:
 
 
 def _check_pixel_size(pixel_size_um: PixelSize | None) -> None:
-    if pixel_size_um is None:
-        return
-    if len(pixel_size_um) != 2 or not all(math.isfinite(size) and size > 0 for size in pixel_size_um):
+    sizes = (1.0, 1.0) if pixel_size_um is None else pixel_size_um
+    if len(sizes) != 2 or not all(math.isfinite(size) and size > 0 for size in sizes):
         raise ValueError(f"pixel_size_um must be (y, x) in µm, both positive, got {pixel_size_um}")

@@ -116,8 +116,7 @@ def _route(entry: Any, path: Path, where: str, checkpoints: Mapping[str, Checkpo
         raise UserError(f"{path} has {where} = {entry!r}, expected 'checkpoint/organelle'.")
     if name not in checkpoints:
         raise UserError(
-            f"{path} routes {where} to the checkpoint {name!r}, "
-            f"expected one of {', '.join(checkpoints) or 'none'}."
+            f"{path} routes {where} to the checkpoint {name!r}, expected one of {', '.join(checkpoints) or 'none'}."
         )
     return Route(name, Organelle(head))
 

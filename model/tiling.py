@@ -79,9 +79,7 @@ def coverage(plan: TilePlan) -> Tensor:
     return total
 
 
-def predict_tiled(
-    predict: Callable[[Tensor], Tensor], image_1YX: Tensor, plan: TilePlan, batch: int = 4
-) -> Tensor:
+def predict_tiled(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, plan: TilePlan, batch: int = 4) -> Tensor:
     """Predict an image tile by tile and blend: the weighted mean of all tiles that see a pixel.
 
     `predict` maps (B, 1, window, window) to (B, C, window, window), B at most `batch`. The image is padded by

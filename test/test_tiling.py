@@ -24,9 +24,7 @@ def random_image(shape: tuple[int, int], seed: int = 0) -> Tensor:
 
 @settings(max_examples=80, deadline=None)
 @given(SIZES, SIZES, WINDOWS, OVERLAPS)
-def test_every_pixel_is_covered_with_positive_weight(
-    height: int, width: int, window: int, overlap: float
-) -> None:
+def test_every_pixel_is_covered_with_positive_weight(height: int, width: int, window: int, overlap: float) -> None:
     plan = TilePlan.make((height, width), window, overlap)
     visited = torch.zeros(plan.padded_shape, dtype=torch.int64)
     for y, x in plan.tiles:
@@ -92,11 +90,7 @@ def test_blend_is_the_weighted_mean_of_all_tiles_that_see_a_pixel() -> None:
     result = predict_tiled(numbered, torch.zeros(1, 9, 13), plan, batch=3)
     weights = gaussian_weights(6)
     for y, x in ((0, 0), (4, 7), (8, 12), (3, 3)):
-        seen = [
-            (n, weights[y - v, x - u])
-            for n, (v, u) in enumerate(plan.tiles)
-            if 0 <= y - v < 6 and 0 <= x - u < 6
-        ]
+        seen = [(n, weights[y - v, x - u]) for n, (v, u) in enumerate(plan.tiles) if 0 <= y - v < 6 and 0 <= x - u < 6]
         expected = sum(n * w for n, w in seen) / sum(w for _, w in seen)
         assert result[:, y, x].tolist() == pytest.approx([float(expected)] * 2, abs=1e-5)
 
