@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -19,18 +20,12 @@ SIMULATION_MARK = "SIMULATED.json"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add(
-        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders in the challenge's layout"
-    )
+    add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders in the challenge's layout")
     add("--modality", choices=[*Modality, "all"], required=True, help="learn from these inputs")
     add("--recipe", choices=RECIPES, default="pix2pix", help="network and losses")
-    add(
-        "--output", type=Path, required=True, metavar="RUN", help="new folder for checkpoints, state and logs"
-    )
+    add("--output", type=Path, required=True, metavar="RUN", help="new folder for checkpoints, state and logs")
     add("--resume", action="store_true", help="go on with the run in --output; repeat its other options")
     add("--init", type=Path, metavar="CHECKPOINT", help="start from these weights (same architecture)")
     add(
@@ -47,39 +42,25 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--discriminator-width", type=int, default=64, help="channels of its first layer")
 
     group = parser.add_argument_group("images")
-    group.add_argument(
-        "--input-scaling", choices=list(InputScaling), default=InputScaling.LINEAR, help="see docs"
-    )
-    group.add_argument(
-        "--target-scaling", choices=list(TargetScaling), default=TargetScaling.LINEAR, help="see docs"
-    )
+    group.add_argument("--input-scaling", choices=list(InputScaling), default=InputScaling.LINEAR, help="see docs")
+    group.add_argument("--target-scaling", choices=list(TargetScaling), default=TargetScaling.LINEAR, help="see docs")
     group.add_argument(
         "--pixel-size", type=float, nargs=2, metavar=("MIN", "MAX"),
         help="resample images whose pixels are outside this range, in µm (default: none is resampled)",
     )  # fmt: skip
     group.add_argument("--crop", type=int, default=512, help="side of a training crop in pixels")
     group.add_argument("--window", type=int, help="side of prediction's window in pixels (default: the crop)")
-    group.add_argument(
-        "--split-by", choices=("field", "study"), default="field", help="unit that is held out"
-    )
-    group.add_argument(
-        "--validation-fraction", type=float, default=0.1, help="share of units that is held out"
-    )
+    group.add_argument("--split-by", choices=("field", "study"), default="field", help="unit that is held out")
+    group.add_argument("--validation-fraction", type=float, default=0.1, help="share of units that is held out")
 
     group = parser.add_argument_group("loss and optimiser")
-    group.add_argument(
-        "--batch-per-organelle", type=int, default=1, help="samples from each organelle's list"
-    )
+    group.add_argument("--batch-per-organelle", type=int, default=1, help="samples from each organelle's list")
     group.add_argument("--lambda-l1", type=float, default=100.0, help="weight of the adaptive L1")
     group.add_argument("--lambda-gan", type=float, help="weight of the GAN, 0: none (default: 1; UNet++ 0)")
-    group.add_argument(
-        "--lambda-correlation", type=float, default=0.0, help="weight of 1 - Pearson correlation"
-    )
+    group.add_argument("--lambda-correlation", type=float, default=0.0, help="weight of 1 - Pearson correlation")
     group.add_argument("--learning-rate", type=float, default=2e-4, help="Adam's, at the start")
     group.add_argument("--beta1", type=float, default=0.5, help="Adam's")
-    group.add_argument(
-        "--ema", type=float, default=0.0, help="decay of averaged weights to ship, e.g. 0.999; 0: none"
-    )
+    group.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights to ship, e.g. 0.999; 0: none")
 
     group = parser.add_argument_group("length")
     group.add_argument(
@@ -90,9 +71,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--decay-epochs", type=float, default=150, help="more, falling linearly to zero")
     group.add_argument("--steps-per-epoch", type=int, help="(default: training fields / batch size)")
     group.add_argument("--steps", type=int, default=0, help="at the full rate, with --schedule steps")
-    group.add_argument(
-        "--decay-steps", type=int, default=0, help="more, falling linearly, with --schedule steps"
-    )
+    group.add_argument("--decay-steps", type=int, default=0, help="more, falling linearly, with --schedule steps")
     group.add_argument(
         "--decay-share", type=float, default=0.5, help="share of the time that decays, with --schedule time"
     )
@@ -102,9 +81,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
 
     group = parser.add_argument_group("housekeeping")
-    group.add_argument(
-        "--validate-minutes", type=float, help="score and save this often (default: every epoch)"
-    )
+    group.add_argument("--validate-minutes", type=float, help="score and save this often (default: every epoch)")
     group.add_argument("--validation-planes", type=int, default=24, help="held-out planes to score")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     group.add_argument("--threads", type=int, help="CPU threads to compute with (default: all cores)")
@@ -128,10 +105,8 @@ def schedule_from(options: argparse.Namespace) -> Schedule:
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
-    same = (
-        "recipe modality blocks dropout discriminator_width crop split_by validation_fraction validation_planes "
-        "batch_per_organelle lambda_l1 lambda_correlation learning_rate beta1 ema steps_per_epoch seed"
-    ).split()
+    derived = {"schedule", "width", "input_scaling", "target_scaling", "pixel_size_um", "window", "lambda_gan"}
+    as_given = {field.name for field in fields(Settings)} - derived
     gan = 1.0 if options.recipe == "pix2pix" else 0.0
     width = default_width(options.recipe)
     if options.init is not None:
@@ -144,7 +119,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         pixel_size_um=None if options.pixel_size is None else (options.pixel_size[0], options.pixel_size[1]),
         window=options.crop if options.window is None else options.window,
         lambda_gan=gan if options.lambda_gan is None else options.lambda_gan,
-        **{name: getattr(options, name) for name in same},
+        **{name: getattr(options, name) for name in as_given},
     )
 
 
@@ -175,8 +150,7 @@ def read_data(roots: list[Path], settings: Settings) -> tuple[Index, Index]:
 def described(roots: list[Path]) -> str:
     """What a checkpoint says it was trained on: simulate.py leaves a mark in what it renders."""
     texts = [
-        "simulated cells" if (root / SIMULATION_MARK).is_file() else f"data in {root.resolve().name}"
-        for root in roots
+        "simulated cells" if (root / SIMULATION_MARK).is_file() else f"data in {root.resolve().name}" for root in roots
     ]
     return " and ".join(dict.fromkeys(texts))
 

@@ -66,7 +66,14 @@ def test_broken_target_is_left_out_alone_and_named(tmp_path: Path, break_it, rea
 
 
 def test_field_without_a_usable_target_or_plane_goes(tmp_path: Path) -> None:
-    for name in ("image_1_BF_z0", "image_1_Nucleus", "image_2_BF_z0", "image_2_Nucleus", "image_3_BF_z0", "image_4_Actin"):
+    for name in (
+        "image_1_BF_z0",
+        "image_1_Nucleus",
+        "image_2_BF_z0",
+        "image_2_Nucleus",
+        "image_3_BF_z0",
+        "image_4_Actin",
+    ):
         write(tmp_path / f"{name}.ome.tiff")
     (tmp_path / "image_1_Nucleus.ome.tiff").write_bytes(b"")
     (tmp_path / "image_2_BF_z0.ome.tiff").write_bytes(b"")

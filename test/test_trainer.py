@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import signal
 import threading
 import time
@@ -16,14 +17,15 @@ from model import checkpoint
 from model.errors import UserError
 from model.ome import write_plane
 from model.vocabulary import Modality, Organelle
+from training.learner import Learner
 from training.recipe import Schedule
 from training.trainer import write_atomically
 from training.validation import choose_planes
 
-SMALL = (
+SMALL = shlex.split(
     "--width 2 --blocks 1 --discriminator-width 2 --crop 32 --schedule steps --steps 4 --decay-steps 4 "
     "--steps-per-epoch 4 --validation-planes 2 --threads 1 --validation-fraction 0.3 --device cpu"
-).split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def assert_same(a: object, b: object, where: str = "") -> None:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Press Ctrl-C within that step."""
-    step = train.Trainer.__init__.__globals__["Learner"].step
+    step = Learner.step
 
     def interrupted(self, *arguments):
         losses = step(self, *arguments)
@@ -81,7 +83,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return losses
 
-    monkeypatch.setattr("training.learner.Learner.step", interrupted)
+    monkeypatch.setattr(Learner, "step", interrupted)
 
 
 @pytest.mark.parametrize("recipe", ["pix2pix", "dynamic"])
@@ -159,7 +161,9 @@ def test_time_schedule_ends_by_itself_with_its_state_saved(data: Path, tmp_path:
 
 
 def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path / "run", "--lambda-gan", "0", "--pixel-size", "0.14", "0.2", "--steps", "1", "--decay-steps", "0")
+    run(
+        data, tmp_path / "run", "--lambda-gan", "0", "--pixel-size", "0.14", "0.2", "--steps", "1", "--decay-steps", "0"
+    )
     assert checkpoint.read_metadata(tmp_path / "run" / "last.safetensors").pixel_size_um == (0.14, 0.2)
 
 

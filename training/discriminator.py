@@ -34,7 +34,8 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x_B1YX: Tensor, y_B1YX: Tensor) -> Tensor:
         """Judge targets (or predictions) given their inputs: (B, 1, y, x) logits, one per patch."""
-        return self.layers(torch.cat([x_B1YX, y_B1YX], dim=1))
+        logits: Tensor = self.layers(torch.cat([x_B1YX, y_B1YX], dim=1))
+        return logits
 
 
 class Discriminators(nn.ModuleDict):

@@ -75,9 +75,7 @@ class Index:
     def labelled(self) -> dict[Modality, tuple[Organelle, ...]]:
         """Which organelles are labelled at least once, for each modality that is present."""
         return {
-            modality: tuple(
-                o for o in Organelle if any(f.modality is modality and o in f.labels for f in self.fields)
-            )
+            modality: tuple(o for o in Organelle if any(f.modality is modality and o in f.labels for f in self.fields))
             for modality in Modality
             if any(f.modality is modality for f in self.fields)
         }
@@ -90,15 +88,12 @@ class Index:
     def summary(self) -> str:
         """A few lines to print: totals, then fields per modality with the number of each label."""
         lines = [
-            f"{len(self.studies)} studies, {len(self.fields)} fields, "
-            f"{self.inputs()} inputs, {self.targets()} targets"
+            f"{len(self.studies)} studies, {len(self.fields)} fields, {self.inputs()} inputs, {self.targets()} targets"
         ]
         for modality in self.labelled():
             fields = [f for f in self.fields if f.modality is modality]
             counts = ", ".join(f"{o.value} {sum(o in f.labels for f in fields)}" for o in Organelle)
-            lines.append(
-                f"  {modality}: {len(fields)} fields, {sum(len(f.planes) for f in fields)} inputs; {counts}"
-            )
+            lines.append(f"  {modality}: {len(fields)} fields, {sum(len(f.planes) for f in fields)} inputs; {counts}")
         if self.duplicates:
             lines.append(f"  {len(self.duplicates)} file names are listed twice, e.g. {self.duplicates[0]}")
         lines.extend(f"  skipped {s.name}: {s.reason}" for s in self.skipped)
@@ -116,7 +111,7 @@ def scan(roots: Sequence[Path]) -> Index:
     for root, name_of_root in zip(roots, names_of_roots, strict=True):
         if not root.is_dir():
             raise UserError(f"{root}: no such folder, expected a data set in the challenge's layout")
-        found = []
+        found: list[tuple[str, Path]] = []
         for folder, _, names in os.walk(root):
             # Two data sets may both have a Study_1; their fields are different cells.
             alone = len(roots) == 1
@@ -125,9 +120,7 @@ def scan(roots: Sequence[Path]) -> Index:
             study = name if below == "." else below if alone else f"{name}/{below}"
             found.extend((study, Path(folder) / name) for name in names if parse(name) is not None)
         if not found:
-            raise UserError(
-                f"{root}: found no file named like image_1_BF_z0.ome.tiff, expected the challenge's layout"
-            )
+            raise UserError(f"{root}: found no file named like image_1_BF_z0.ome.tiff, expected the challenge's layout")
         listed.extend(found)
     return _assemble(listed)
 
@@ -213,9 +206,7 @@ def check(index: Index) -> Index:
         shape = max(good, key=good.count)
         for z, found in shapes.items():
             if not isinstance(found, str) and found != shape:
-                skipped.append(
-                    Skipped(str(entry.planes[z]), f"is {found}, the field's other planes are {shape}")
-                )
+                skipped.append(Skipped(str(entry.planes[z]), f"is {found}, the field's other planes are {shape}"))
         labels = {}
         for organelle, path in entry.labels.items():
             found = shape_of(path)

@@ -26,9 +26,7 @@ class Journal:
                 kept = [row for row in list(csv.reader(stream))[1:] if int(row[0]) <= resumed_at]
         with self._path.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([COLUMNS, *kept])
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None
-        )
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
 
     def write(self, step: int, epoch: float, minutes: float, figures: Mapping[str, float]) -> None:
         """Log figures by name at one step."""

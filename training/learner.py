@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.architecture import build
+from model.architecture import Network, build
 from model.dynamic import modality_code
 from model.errors import UserError
 from training.discriminator import Discriminators
@@ -22,15 +22,13 @@ class Learner:
         self.settings = settings
         self.device = device
         self.architecture = settings.architecture()
-        self.network: nn.Module = build(self.architecture).to(device).train()
+        self.network = build(self.architecture).to(device).train()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema else None
         self.discriminators: Discriminators | None = None
         if settings.lambda_gan:
-            self.discriminators = Discriminators(
-                self.architecture.organelles, settings.discriminator_width
-            ).to(device)
+            self.discriminators = Discriminators(self.architecture.organelles, settings.discriminator_width).to(device)
         self.steps = 0
-        self._modules = {"network": self.network}
+        self._modules: dict[str, nn.Module] = {"network": self.network}
         if self.averaged is not None:
             self._modules["averaged"] = self.averaged
         self._optimisers = {"generator": self._adam(self.network)}
@@ -39,12 +37,10 @@ class Learner:
             self._optimisers["discriminators"] = self._adam(self.discriminators)
 
     def _adam(self, module: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            module.parameters(), lr=self.settings.learning_rate, betas=(self.settings.beta1, 0.999)
-        )
+        return torch.optim.Adam(module.parameters(), lr=self.settings.learning_rate, betas=(self.settings.beta1, 0.999))
 
     @property
-    def shipped(self) -> nn.Module:
+    def shipped(self) -> Network:
         """The network to validate and to ship: the averaged one where there is one."""
         return self.network if self.averaged is None else self.averaged
 
@@ -78,7 +74,7 @@ class Learner:
             losses["discriminator"] = self._step_discriminators(batch, prediction.detach())
         total, parts = self.generator_loss(batch, prediction)
         self._optimisers["generator"].zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         self._optimisers["generator"].step()
         self.steps += 1
         self._average()
@@ -98,7 +94,7 @@ class Learner:
             "correlation": (self.settings.lambda_correlation, lambda: correlation_loss(predicted, wanted)),
             "gan": (self.settings.lambda_gan, lambda: self._deception(batch, prediction_BCYX)),
         }
-        parts = {name: term() for name, (weight, term) in terms.items() if weight}
+        parts = {name: term() for name, (weight, term) in terms.items() if weight}  # type: ignore[no-untyped-call]
         total = torch.stack([terms[name][0] * part for name, part in parts.items()]).sum()
         return total, parts
 
@@ -115,7 +111,7 @@ class Learner:
         fake = adversarial_loss(self._judge(batch, prediction_BCYX), real=False)
         loss = 0.5 * (real + fake)
         self._optimisers["discriminators"].zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimisers["discriminators"].step()
         return float(loss.detach())
 

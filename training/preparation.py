@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,7 @@ class PlaneStore:
     def input(self, field: Field, z: int) -> np.ndarray:
         """One plane (Y, X); float16 or float32, see ``_stored``."""
         path = field.planes[z]
-        return self._get(
-            path, lambda: self.preparation.input(path), self.preparation.input_scaling == "linear"
-        )
+        return self._get(path, lambda: self.preparation.input(path), self.preparation.input_scaling == "linear")
 
     def target(self, field: Field, organelle: Organelle, shape: tuple[int, int]) -> np.ndarray:
         """One target (Y, X) on the grid ``shape``; float16 or float32, see ``_stored``."""
@@ -84,7 +83,7 @@ class PlaneStore:
         linear = self.preparation.target_scaling == "linear"
         return self._get(path, lambda: self.preparation.target(path, shape), linear)
 
-    def _get(self, path, make, linear: bool) -> np.ndarray:  # type: ignore[no-untyped-def]
+    def _get(self, path: Path, make: Callable[[], np.ndarray], linear: bool) -> np.ndarray:
         with self._lock:
             if path in self._held:
                 self._held.move_to_end(path)

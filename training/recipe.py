@@ -113,9 +113,7 @@ class Settings:
         if self.recipe != "pix2pix" and self.lambda_gan:
             raise UserError(f"--lambda-gan is {self.lambda_gan}, expected 0 for the recipe {self.recipe}")
         if not (self.lambda_l1 or self.lambda_correlation):
-            raise UserError(
-                "--lambda-l1 and --lambda-correlation are both 0, expected something to learn from"
-            )
+            raise UserError("--lambda-l1 and --lambda-correlation are both 0, expected something to learn from")
 
     def architecture(self) -> Architecture:
         """The network this run trains; it always has all four organelles' heads."""
@@ -132,9 +130,7 @@ class Settings:
         """Plain types only, to be stored with the training state."""
 
         def plain(value: Any) -> Any:
-            return (
-                list(value) if isinstance(value, tuple) else str(value) if isinstance(value, str) else value
-            )
+            return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, str) else value
 
         return {name: plain(value) for name, value in asdict(self).items()}
 

@@ -37,9 +37,9 @@ class Batch:
     Only organelles that some sample of the batch has are listed. An unlabelled target is zeros and is never read.
     """
 
-    x_B1YX: Tensor
-    y_BCYX: Tensor
-    labelled_BC: Tensor
+    x_B1YX: Tensor  # noqa: N815
+    y_BCYX: Tensor  # noqa: N815
+    labelled_BC: Tensor  # noqa: N815
     organelles: tuple[Organelle, ...]
     modalities: tuple[Modality, ...]
 
@@ -131,7 +131,8 @@ class Loader:
                     y[b, c] = augmentation.apply(target, self._crop)
                     labelled[b, c] = True
         modalities = tuple(p.field.modality for p in picks)
-        return Batch(*(torch.from_numpy(a) for a in (x, y, labelled)), organelles, modalities)
+        tensors = torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(labelled)
+        return Batch(*tensors, organelles, modalities)
 
     def close(self) -> None:
         """Stop reading ahead."""

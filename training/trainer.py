@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from model import __version__, checkpoint
 from model.checkpoint import CheckpointMetadata
@@ -64,17 +62,13 @@ class Trainer:
         self.batch_size = sampler.batch_size
         self.steps_per_epoch = settings.steps_per_epoch or math.ceil(len(training.fields) / self.batch_size)
         self.pixel_size_um = settings.pixel_size_um or pixel_size_range(training.fields)
-        self.preparation = Preparation(
-            settings.input_scaling, settings.target_scaling, settings.pixel_size_um
-        )
+        self.preparation = Preparation(settings.input_scaling, settings.target_scaling, settings.pixel_size_um)
         torch.manual_seed(settings.seed)
         self.learner = Learner(settings, house.device)
-        self.stride = int(self.learner.network.stride)  # type: ignore[arg-type]
+        self.stride = self.learner.network.stride
         for name in ("crop", "window"):
             if getattr(settings, name) % self.stride:
-                raise UserError(
-                    f"--{name} is {getattr(settings, name)}, expected a multiple of {self.stride}"
-                )
+                raise UserError(f"--{name} is {getattr(settings, name)}, expected a multiple of {self.stride}")
         self.held_out = choose_planes(validation.fields, settings.validation_planes, settings.seed)
         self.data = _digest(training, validation)
         self.seconds_before = 0.0
@@ -95,9 +89,7 @@ class Trainer:
         if self.house.resume:
             return self._restore()
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise UserError(
-                f"{output}: is there already, expected a new folder, or --resume to go on with that run"
-            )
+            raise UserError(f"{output}: is there already, expected a new folder, or --resume to go on with that run")
         if self.house.initial is not None:
             self._start_from(self.house.initial)
         output.mkdir(parents=True, exist_ok=True)
@@ -173,7 +165,7 @@ class Trainer:
         """Validate, log, save."""
         self._looked_at = self.learner.steps
         rate, waiting = progress.pace(self.loader.waited)
-        network: nn.Module = self.learner.shipped.eval()
+        network = self.learner.shipped.eval()
         self.scores = validate(
             self.held_out,
             self.preparation,
@@ -186,18 +178,14 @@ class Trainer:
             "samples_per_second": rate,
             "loader_waits": waiting,
         }
-        self.journal.write(
-            self.learner.steps, self.learner.steps / self.steps_per_epoch, self.minutes, figures
-        )
+        self.journal.write(self.learner.steps, self.learner.steps / self.steps_per_epoch, self.minutes, figures)
         better = self.scores and self.scores["pcc/mean"] > self.best.get("pcc/mean", -math.inf)
         if better:
             self.best = self.scores
             checkpoint.save(self.house.output / BEST, network, self.metadata())
         self._save()
         if self.scores:
-            shown = ", ".join(
-                f"{name[4:]} {v:.3f}" for name, v in self.scores.items() if name.startswith("pcc/")
-            )
+            shown = ", ".join(f"{name[4:]} {v:.3f}" for name, v in self.scores.items() if name.startswith("pcc/"))
             print(
                 f"step {self.learner.steps}, {duration(60 * self.minutes)}: PCC {shown}{' (best)' * bool(better)}",
                 flush=True,
@@ -257,15 +245,13 @@ class Trainer:
             raise UserError(f"{path}: not found, expected the saved state of a run to resume")
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.house.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged file can raise anything
             raise UserError(f"{path}: cannot be read as a training state ({type(error).__name__})") from error
         if state.get("format") != STATE_FORMAT:
             raise UserError(f"{path}: has format {state.get('format')}, expected {STATE_FORMAT}")
         self.settings.require_same(state["settings"])
         if state["data"] != self.data:
-            raise UserError(
-                f"{path}: was made with other data, expected the fields and planes given by --data"
-            )
+            raise UserError(f"{path}: was made with other data, expected the fields and planes given by --data")
         self.learner.restore(state["learner"])
         self.seconds_before, self.best = state["seconds"], state["best"]
         self.initial_sha256 = state["initial_sha256"]

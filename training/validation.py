@@ -76,9 +76,7 @@ def validate(
             y_BCYX = torch.from_numpy(np.stack(truths))[None]
             labelled_BC = torch.ones(1, len(organelles), dtype=torch.bool)
             batch = Batch(torch.from_numpy(x)[None, None], y_BCYX, labelled_BC, organelles, (entry.modality,))
-            for organelle, predicted, truth in zip(
-                organelles, predict(batch)[0].cpu().numpy(), truths, strict=True
-            ):
+            for organelle, predicted, truth in zip(organelles, predict(batch)[0].cpu().numpy(), truths, strict=True):
                 for name, metric in (("pcc", pcc), ("ssim", ssim)):
                     value = metric(predicted, truth)
                     scores[f"{name}/{entry.modality}/{organelle}"].append(value)
