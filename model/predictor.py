@@ -223,6 +223,7 @@ class Predictor:
         if name not in self._networks:
             self._networks[name], _ = load(self._routing.checkpoints[name].path, device=str(self.device))
         network, metadata = self._networks[name], self.checkpoints[name]
+        stride = NETWORKS[metadata.architecture.network].stride
         code_13: Tensor | None = None
         if metadata.architecture.dynamic and modality is not None:
             code_13 = modality_code(modality).to(self.device)
@@ -234,7 +235,9 @@ class Predictor:
 
         def predict_turned(turned_1YX: Tensor) -> Tensor:
             _, height, width = turned_1YX.shape
-            plan = TilePlan.make((height, width), metadata.window, self.overlap)
+            # A window larger than the image would only see more of the padding.
+            window = min(metadata.window, _round_up(max(height, width, 2 * stride), stride))
+            plan = TilePlan.make((height, width), window, self.overlap)
             return predict_tiled(predict_batch, turned_1YX, plan, TILE_BATCH)
 
         return predict_rotated(predict_turned, image_1YX, self.rotations)
@@ -285,6 +288,10 @@ def _find_device(name: str) -> torch.device:
 def _on_grid(plane: NDArray[np.uint16] | NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     as_float = np.asarray(plane, dtype=np.float32)
     return as_float if as_float.shape == shape else resample(as_float, shape)
+
+
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _check_image(image: NDArray[np.uint16]) -> None:
