@@ -90,11 +90,22 @@ def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float
     assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_gradient_of_an_unlabelled_decoder_is_exactly_zero() -> None:
+def test_prediction_skips_unlabelled_samples_and_changes_no_labelled_one() -> None:
     learner = Learner(settings(), torch.device("cpu"))
-    # Even where all four decoders are computed, only the labelled may move.
+    partly = batch([[True, False, False], [True, True, False], [False, True, True]], (M, A, T))
+    prediction = learner.predict(learner.network, partly)
+    whole = learner.network(partly.x_B1YX, partly.organelles)
+    assert torch.allclose(prediction[partly.labelled_BC], whole[partly.labelled_BC], atol=1e-6)
+    assert not prediction[~partly.labelled_BC].any()
+
+
+@pytest.mark.parametrize("every_decoder", [False, True])
+def test_gradient_of_an_unlabelled_decoder_is_exactly_zero(every_decoder: bool) -> None:
+    learner = Learner(settings(), torch.device("cpu"))
     partly = batch([[True, False, False, False], [False, False, True, False]], tuple(Organelle))
-    total, _ = learner.generator_loss(partly, learner.predict(learner.network, partly))
+    # Even where all four decoders are computed, only the labelled may move.
+    prediction = learner.network(partly.x_B1YX) if every_decoder else learner.predict(learner.network, partly)
+    total, _ = learner.generator_loss(partly, prediction)
     total.backward()
     for organelle in Organelle:
         gradients = [p.grad for p in learner.network.decoders[organelle.value].parameters()]

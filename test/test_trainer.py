@@ -19,7 +19,7 @@ from model.ome import write_plane
 from model.vocabulary import Modality, Organelle
 from training.learner import Learner
 from training.recipe import Schedule
-from training.trainer import write_atomically
+from training.safety import write_atomically
 from training.validation import choose_planes
 
 SMALL = shlex.split(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from model.architecture import Network, build
 from model.dynamic import modality_code
 from model.errors import UserError
+from model.generator import ResnetGenerator
 from training.discriminator import Discriminators
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weighted_l1
 from training.recipe import Settings
@@ -49,13 +50,28 @@ class Learner:
         for target in filter(None, (self.network, self.averaged)):
             target.load_state_dict(network.state_dict())
 
-    def predict(self, network: nn.Module, batch: Batch) -> Tensor:
-        """(B, C, Y, X) float32 for the organelles of the batch; the other decoders are not computed."""
+    def predict(self, network: Network, batch: Batch) -> Tensor:
+        """(B, C, Y, X) float32 for the organelles of the batch; the other decoders are not computed.
+
+        Where a decoder is an organelle's own (ResNet), it is not computed for unlabelled samples either: zeros.
+        """
         code = modality_code(batch.modalities).to(self.device) if self.architecture.dynamic else None
         # bfloat16 halves the time on CUDA and needs no loss scaling; on a CPU it gains nothing.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            if isinstance(network, ResnetGenerator) and not batch.labelled_BC.all():
+                return self._predict_labelled(network, batch, code)
             prediction: Tensor = network(batch.x_B1YX, batch.organelles, code)
         return prediction.float()
+
+    @staticmethod
+    def _predict_labelled(network: ResnetGenerator, batch: Batch, code_B3: Tensor | None) -> Tensor:
+        features = network.encoder(batch.x_B1YX, code_B3)
+        prediction_BCYX = torch.zeros_like(batch.y_BCYX)
+        for c, organelle in enumerate(batch.organelles):
+            has = batch.labelled_BC[:, c]
+            # Samples are independent under instance norm, so this equals the whole batch's forward pass.
+            prediction_BCYX[has, c] = network.decoders[organelle.value](features[has])[:, 0].float()
+        return prediction_BCYX
 
     def step(self, batch: Batch, rate_factor: float) -> dict[str, float]:
         """Learn from one batch (on any device); return the unweighted losses by name.

@@ -7,13 +7,7 @@ A run's folder holds ``state.pt`` (all that the next step depends on), ``last.sa
 import hashlib
 import json
 import math
-import os
-import signal
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +23,7 @@ from training.journal import Journal, Progress, duration
 from training.learner import Learner
 from training.preparation import PlaneStore, Preparation, pixel_size_range
 from training.recipe import Settings
+from training.safety import stop_requests, write_atomically
 from training.sampling import BalancedSampler, Loader
 from training.validation import choose_planes, validate
 
@@ -124,7 +119,7 @@ class Trainer:
         The state is saved in each of these cases, so the run can go on from there.
         """
         schedule, progress, looked = self.settings.schedule, Progress(), self._began
-        with _stop_requests() as stopped:
+        with stop_requests() as stopped:
             while not schedule.finished(self.done()) and not stopped() and not self._out_of_time():
                 batch = next(self.loader)
                 losses = self.learner.step(batch, schedule.factor(self.done()))
@@ -276,36 +271,3 @@ def _digest(training: Index, validation: Index) -> str:
         for index in (training, validation)
     ]
     return hashlib.sha256(json.dumps(sides).encode()).hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then move it there: whole or absent, never half."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        with open(name, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second one interrupts at once."""
-    asked: list[int] = []
-
-    def remember(number: int, _frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        print("\nstopping after this step; the state will be saved", file=sys.stderr, flush=True)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
