@@ -4,14 +4,18 @@ import argparse
 import csv
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import __version__
@@ -22,6 +26,7 @@ from model.vocabulary import Modality, Organelle
 from simulation.study import CHALLENGE_LABELS, draw_study, render
 
 MARKER = "SIMULATED.json"
+ORIGIN = "simulated cells"
 
 
 @dataclass(frozen=True)
@@ -41,81 +46,102 @@ class Order:
 
 
 def fill(order: Order) -> list[tuple[str, str, int, int]]:
-    """Render and write one field; returns its rows of focus.csv."""
-    modality_seed = list(Modality).index(order.modality)
-    study_rng = np.random.default_rng([order.seed, modality_seed, order.study])
+    """Render and write one field; returns its rows of focus.csv. Raises UserError where that cannot be done."""
+    seeds = [order.seed, list(Modality).index(order.modality), order.study]
+    study_rng = np.random.default_rng(seeds)
     setting = order.setting if order.setting != "mixed" else str(study_rng.choice(["challenge", "low"]))
     study = draw_study(study_rng, order.modality, "low" if setting == "low" else "challenge")
     sets = CHALLENGE_LABELS[order.modality]
     labelled = set(Organelle) if order.labels == "all" else sets[int(study_rng.integers(len(sets)))]
-    field = render(
-        np.random.default_rng([order.seed, modality_seed, order.study, order.field]), study, order.size, order.planes
-    )
-    pixel_size = (study.microscope.pixel_size_um,) * 2
-    provenance = {"origin": "simulated cells", "seed": str(order.seed), "version": __version__}
+    try:
+        field = render(np.random.default_rng([*seeds, order.field]), study, order.size, order.planes)
+    except MemoryError as error:
+        raise UserError(
+            f"{order.folder}: a field of {order.size} pixels at {order.planes} planes does not fit in memory."
+        ) from error
+
+    def write(name: str, pixels: NDArray[np.uint16], channel: str) -> None:
+        provenance = {"origin": ORIGIN, "seed": str(order.seed), "version": __version__}
+        pixel_size_um = (study.microscope.pixel_size_um,) * 2
+        write_plane(order.folder / name, pixels, channel=channel, pixel_size_um=pixel_size_um, provenance=provenance)
+
     rows = []
     for z, plane in enumerate(field.planes):
         name = InputName(order.image, order.modality, z).filename
-        write_plane(
-            order.folder / name, plane, channel=order.modality, pixel_size_um=pixel_size, provenance=provenance
-        )
+        write(name, plane, order.modality)
         rows.append((f"{order.folder.name}/{name}", order.modality.value, z, field.best_plane))
     for organelle in sorted(labelled):
-        name = TargetName(order.image, organelle).filename
-        write_plane(
-            order.folder / name,
-            field.truths[organelle],
-            channel=organelle.label,
-            pixel_size_um=pixel_size,
-            provenance=provenance,
-        )
+        write(TargetName(order.image, organelle).filename, field.truths[organelle], organelle.label)
     return rows
 
 
 def plan(arguments: argparse.Namespace) -> Iterator[Order]:
     """The fields of all studies, modality by modality."""
     image = study_number = 0
-    for modality in arguments.modalities:
+    for modality in dict.fromkeys(arguments.modalities):
         for index in range(arguments.fields):
             study, field = divmod(index, arguments.fields_per_study)
             study_number += field == 0
             image += 1
             yield Order(
-                arguments.output / f"Study_{study_number}",
-                image,
-                modality,
-                study,
-                field,
-                arguments.seed,
-                arguments.setting,
-                arguments.size,
-                arguments.planes,
-                arguments.labels,
+                folder=arguments.output / f"Study_{study_number}",
+                image=image,
+                modality=modality,
+                study=study,
+                field=field,
+                seed=arguments.seed,
+                setting=arguments.setting,
+                size=arguments.size,
+                planes=arguments.planes,
+                labels=arguments.labels,
             )
 
 
 def simulate(arguments: argparse.Namespace) -> None:
-    """Render the data set, then write focus.csv and the marker that says it is simulated."""
-    if arguments.output.exists() and any(arguments.output.iterdir()):
-        raise UserError(f"{arguments.output}: found a folder that is not empty, expected a new or empty one.")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    """Render the data set, then write focus.csv and, last, the marker: without it a data set is incomplete."""
+    output: Path = arguments.output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        empty = not any(output.iterdir())
+    except OSError as error:
+        raise UserError(f"{output}: found no folder to write to ({error.strerror}), expected a new one.") from error
+    if not empty:
+        raise UserError(f"{output}: found a folder that is not empty, expected a new or empty one.")
     orders = list(plan(arguments))
     started = time.monotonic()
-    with ProcessPoolExecutor(arguments.workers) as pool:
-        done = list(tqdm(pool.map(fill, orders), total=len(orders), unit="field", disable=None))
-    with (arguments.output / "focus.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("name", "modality", "image_z", "best_z"))
-        writer.writerows(row for rows in done for row in rows)
-    options = {key: str(value) for key, value in vars(arguments).items() if key not in ("output", "workers")}
-    (arguments.output / MARKER).write_text(
-        json.dumps({"trained_on": "simulated cells", "version": __version__, "options": options}, indent=2) + "\n"
-    )
+    # Ctrl-C is the parent's affair: it stops handing out fields, and the workers end with it.
+    ignore_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ProcessPoolExecutor(min(arguments.workers, len(orders)), initializer=ignore_interrupts) as pool:
+            done = list(tqdm(pool.map(fill, orders), total=len(orders), unit="field", disable=None))
+    except BrokenProcessPool as error:
+        raise UserError(f"{output}: a worker was killed, perhaps for want of memory; try fewer --workers.") from error
+    options = {key: _spell(value) for key, value in vars(arguments).items() if key not in ("output", "workers")}
+    try:
+        with (output / "focus.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("name", "modality", "image_z", "best_z"))
+            writer.writerows(row for rows in done for row in rows)
+        marker = {"trained_on": ORIGIN, "version": __version__, "options": options}
+        unfinished = output / f".{MARKER}"
+        unfinished.write_text(json.dumps(marker, indent=2) + "\n")
+        unfinished.replace(output / MARKER)
+    except OSError as error:
+        raise UserError(f"{output}: the list of fields cannot be written ({error.strerror}).") from error
     seconds = time.monotonic() - started
-    print(
-        f"Rendered {len(orders)} simulated fields ({', '.join(arguments.modalities)}) "
-        f"in {seconds:.0f} s to {arguments.output}"
-    )
+    print(f"Rendered {len(orders)} simulated fields ({options['modalities']}) in {seconds:.0f} s to {output}")
+
+
+def _spell(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of at least 0")
+    return value
 
 
 def positive(text: str) -> int:
@@ -131,7 +157,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="new or empty folder")
     parser.add_argument("--fields", type=positive, default=6, help="fields of view for each modality")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    parser.add_argument("--seed", type=natural, default=0, help="the same seed gives the same bytes")
     parser.add_argument("--size", type=positive, default=512, help="side of the images in pixels")
     parser.add_argument(
         "--modalities", nargs="+", type=Modality, choices=list(Modality), default=list(Modality), help="BF, PC, DIC"
@@ -153,10 +179,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run() -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     try:
-        simulate(parse())
+        simulate(parse(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

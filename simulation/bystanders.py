@@ -1,18 +1,24 @@
 """What lies on or floats over the adherent cells: round, dividing and dead cells, and debris."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from model.vocabulary import Organelle
 from simulation.culture import Culture
 from simulation.specimen import Specimen
-from simulation.volume import Floats, add_column, outline, radial_modes, smooth_noise, spheres
+from simulation.volume import Floats, Grid, Volume, Window, add_column, outline, radial_modes, smooth_noise, spheres
+
+SMALLEST_DIVIDING_UM = 4.5  # radius; smaller round cells are lymphocyte-like
+MOST_ROUND_CELLS, MOST_SPECKS, MOST_DEAD = 700, 2000, 60  # a field
+ROUND_CELL_STAIN = {Organelle.MITOCHONDRIA: 0.25, Organelle.TUBULIN: 0.25, Organelle.ACTIN: 0.15}
 
 
-def draw_round_cells(rng: np.random.Generator, culture: Culture, specimen: Specimen, height: Floats) -> None:
+def draw_round_cells(rng: np.random.Generator, culture: Culture, specimen: Specimen, height: Volume) -> None:
     """Round cells (lymphocyte-like or mitotic) on the dish or on other cells, alone and in clusters."""
     grid = specimen.grid
     high, wide = grid.extent_um
-    count = int(min(rng.poisson(culture.round_density * high * wide / 1000), 400))
+    count = int(min(rng.poisson(culture.round_density * high * wide / 1000), MOST_ROUND_CELLS))
     texture = smooth_noise(rng, grid.shape, 0.35 / grid.pixel_um)
     packed: list[tuple[float, float, float]] = []
     for y, x in _clustered(rng, count, high, wide, culture.round_cluster, culture.round_radius_um[1]):
@@ -21,7 +27,9 @@ def draw_round_cells(rng: np.random.Generator, culture: Culture, specimen: Speci
         if gap < 0.8 * radius:  # spheres do not interpenetrate
             continue
         packed.append((y, x, radius))
-        _draw_sphere(rng, culture, specimen, height, texture, y, x, radius)
+        ball = _draw_ball(rng, culture, grid, height, y, x, radius)
+        if ball is not None:
+            _fill_ball(rng, culture, specimen, texture, ball)
 
 
 def _clustered(
@@ -39,52 +47,70 @@ def _clustered(
     return places
 
 
-def _draw_sphere(
-    rng: np.random.Generator,
-    culture: Culture,
-    specimen: Specimen,
-    height: Floats,
-    texture: Floats,
-    y: float,
-    x: float,
-    radius: float,
-) -> None:
-    grid = specimen.grid
+@dataclass(frozen=True)
+class _Ball:
+    """A round cell: its window, offsets from its centre (dy, dx) in µm, height of that, half thickness (Y, X) in µm."""
+
+    window: Window
+    dy: Floats
+    dx: Floats
+    radius_um: float
+    centre_um: float
+    half: Floats
+
+
+def _draw_ball(
+    rng: np.random.Generator, culture: Culture, grid: Grid, height: Volume, y: float, x: float, radius: float
+) -> _Ball | None:
     window = grid.window(y, x, 1.4 * radius)
     if window is None:
-        return
+        return None
     dy, dx = grid.offsets(window, y, x)
-    modes = radial_modes(rng, rng.uniform(0.01, 0.08), 1.5)
-    rim = outline(np.arctan2(dy + 0 * dx, dx + 0 * dy), modes) * radius
-    distance = np.hypot(dy, dx)
-    half = np.sqrt(np.maximum(rim**2 - distance**2, 0)) * rng.uniform(0.7, 1)
+    modes = radial_modes(rng, rng.uniform(0.01, 0.05), 2.0)
+    rim = outline(np.arctan2(*np.broadcast_arrays(dy, dx)), modes) * radius
+    half = np.sqrt(np.maximum(rim**2 - np.hypot(dy, dx) ** 2, 0)) * rng.uniform(0.7, 1)
     ground = float(np.median(height[window]))
-    centre = radius * rng.uniform(0.6, 1.0) + rng.uniform(0, 1) * ground
+    return _Ball(window, dy, dx, radius, radius * rng.uniform(0.6, 1.0) + rng.uniform(0, 1) * ground, half)
+
+
+def _fill_ball(rng: np.random.Generator, culture: Culture, specimen: Specimen, texture: Volume, ball: _Ball) -> None:
+    """Add a round cell's cytoplasm, its faint stains, and its nucleus or metaphase plate to the specimen."""
+
+    def add(volume: Volume, half: Floats, value: Floats | float) -> None:
+        add_column(volume, specimen.grid, ball.window, ball.centre_um - half, ball.centre_um + half, value)
+
+    grain = texture[ball.window]
     index = culture.cytoplasm * rng.uniform(0.8, 1.5)
-    lumpy = index * (1 + 0.6 * culture.granularity * np.clip(texture[window], -3, 3))
-    add_column(specimen.optical_path, grid, window, centre - half, centre + half, lumpy)
-    for organelle in (Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN):
-        lining = 0.15 if organelle is Organelle.ACTIN else 0.25
-        add_column(
-            specimen.density[organelle], grid, window, centre - half, centre + half, lining * 0.3 * culture.round_stain
-        )
+    add(specimen.optical_path, ball.half, index * (1 + 0.6 * culture.granularity * np.clip(grain, -3, 3)))
+    for organelle, part in ROUND_CELL_STAIN.items():
+        add(specimen.density[organelle], ball.half, part * 0.3 * culture.round_stain)
     brightness = culture.round_stain * rng.lognormal(0, culture.stain_spread)
-    if rng.random() < culture.mitotic_fraction * 4 and radius > 4.5:
-        turn = rng.uniform(0, np.pi)
-        along, across = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
-        plate = ((along / (0.6 * radius)) ** 2 + (across / (0.22 * radius)) ** 2) < 1
-        core, density, bend = np.where(plate, 0.5 * radius, 0.0), 2.5, 0.02
+    if rng.random() < culture.mitotic_fraction * 4 and ball.radius_um > SMALLEST_DIVIDING_UM:
+        core, density, index = _metaphase_plate(rng, ball), 2.5, 0.02
     else:
-        share = rng.uniform(0.6, 0.9) if radius < 4.5 else rng.uniform(0.5, 0.75)
-        shift = (1 - share) * radius * rng.uniform(-0.7, 0.7, 2)
-        core = np.sqrt(np.maximum((share * radius) ** 2 - (dy - shift[0]) ** 2 - (dx - shift[1]) ** 2, 0))
-        density, bend = 1.0, culture.nucleoplasm + 0.5 * culture.chromatin
-    core = np.minimum(core, half).astype(np.float32)
-    grain = np.maximum(1 + culture.chromatin_contrast * texture[window], 0.2)
-    add_column(specimen.optical_path, grid, window, centre - core, centre + core, bend)
-    add_column(
-        specimen.density[Organelle.NUCLEUS], grid, window, centre - core, centre + core, brightness * density * grain
-    )
+        core, density, index = _round_nucleus(rng, ball), 1.0, culture.nucleoplasm + 0.5 * culture.chromatin
+    core = np.minimum(core, ball.half).astype(np.float32)
+    add(specimen.optical_path, core, index)
+    stain = brightness * density * np.maximum(1 + culture.chromatin_contrast * grain, 0.2)
+    add(specimen.density[Organelle.NUCLEUS], core, stain)
+
+
+def _metaphase_plate(rng: np.random.Generator, ball: _Ball) -> Floats:
+    """Half thickness (Y, X) in µm of condensed chromosomes."""
+    turn = rng.uniform(0, np.pi)
+    along = ball.dx * np.cos(turn) + ball.dy * np.sin(turn)
+    across = ball.dy * np.cos(turn) - ball.dx * np.sin(turn)
+    plate = ((along / (0.6 * ball.radius_um)) ** 2 + (across / (0.22 * ball.radius_um)) ** 2) < 1
+    return np.where(plate, 0.5 * ball.radius_um, 0.0)
+
+
+def _round_nucleus(rng: np.random.Generator, ball: _Ball) -> Floats:
+    """Half thickness (Y, X) in µm; a lymphocyte's nucleus nearly fills it."""
+    share = rng.uniform(0.6, 0.9) if ball.radius_um < SMALLEST_DIVIDING_UM else rng.uniform(0.5, 0.75)
+    shift = (1 - share) * ball.radius_um * rng.uniform(-0.7, 0.7, 2)
+    squared = (share * ball.radius_um) ** 2 - (ball.dy - shift[0]) ** 2 - (ball.dx - shift[1]) ** 2
+    half: Floats = np.sqrt(np.maximum(squared, 0))
+    return half
 
 
 def draw_debris(rng: np.random.Generator, culture: Culture, specimen: Specimen) -> None:
@@ -92,14 +118,14 @@ def draw_debris(rng: np.random.Generator, culture: Culture, specimen: Specimen) 
     grid = specimen.grid
     high, wide = grid.extent_um
     area = high * wide / 1000
-    specks = int(min(rng.poisson(culture.debris_density * area), 2000))
+    specks = int(min(rng.poisson(culture.debris_density * area), MOST_SPECKS))
     y, x = rng.uniform(0, high, specks), rng.uniform(0, wide, specks)
     top = grid.edges_um[-1]
     z = np.where(rng.random(specks) < 0.7, rng.uniform(0, 2, specks), rng.uniform(0, top, specks))
     radius = np.exp(rng.uniform(np.log(0.15), np.log(1.0), specks))
     index = rng.uniform(0.01, 0.08, specks)
 
-    clumps = int(min(rng.poisson(culture.dead_density * area), 60))
+    clumps = int(min(rng.poisson(culture.dead_density * area), MOST_DEAD))
     blebs: list[tuple[Floats, ...]] = [(z, y, x, radius, index)]
     for _ in range(clumps):
         count = int(rng.integers(5, 40))

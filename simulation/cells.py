@@ -1,13 +1,14 @@
 """Where adherent cells lie, how far they reach and how high they stand: the landscape organelles are put into."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from simulation.culture import Culture
-from simulation.volume import Floats, Grid, outline, radial_modes, resize, smooth_noise
+from simulation.volume import Floats, Grid, Volume, outline, radial_modes, resize, smooth_noise
 
 LANDSCAPE_PIXEL_UM = 0.4  # cell bodies are smooth on this scale, so the landscape may be coarser than the image
 BORDER_UM = 12.0  # cells are seeded this far outside the grid, so that some reach in
@@ -15,7 +16,7 @@ BORDER_UM = 12.0  # cells are seeded this far outside the grid, so that some rea
 
 @dataclass(frozen=True)
 class Cell:
-    """One adherent cell: its label in the landscape, place (µm), direction (rad) and nucleus."""
+    """One adherent cell: its label in the landscape, its nucleus' place (µm), its long axis' direction (rad)."""
 
     label: int
     y_um: float
@@ -28,15 +29,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Landscape:
-    """Cell bodies on a coarse grid of ``pixel_um``: labels (0: bare dish), height µm, distance to the cell's edge µm."""
+    """Cell bodies on a coarse grid of ``pixel_um``: labels (0: bare dish), height and distance from the edge in µm."""
 
     pixel_um: float
     labels: NDArray[np.int32]
-    height: Floats
-    edge_distance: Floats
+    height: Volume
+    edge_distance: Volume
     cells: tuple[Cell, ...]
 
-    def at(self, field: NDArray, y_um: Floats, x_um: Floats) -> NDArray:
+    def at(self, field: NDArray[Any], y_um: Floats, x_um: Floats) -> NDArray[Any]:
         """Values of a landscape field at points; points outside take the nearest border's."""
         rows = np.clip((y_um / self.pixel_um).astype(np.int64), 0, field.shape[0] - 1)
         columns = np.clip((x_um / self.pixel_um).astype(np.int64), 0, field.shape[1] - 1)
@@ -113,8 +114,7 @@ def _spread(
         angle = np.arctan2(across, along)
         relative = outline(angle, modes)
         for _ in range(lobes):
-            turn = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi)))).astype(np.float32)
-            relative += rng.uniform(0.3, 1.2) * np.exp(-((turn / rng.uniform(0.1, 0.35)) ** 2))
+            relative += _protrusion(rng, angle)
         score = np.hypot(along, across) / (radius * relative)
         closer = (score < nearest[rows, columns]) & (score < 1)
         nearest[rows, columns][closer] = score[closer]
@@ -122,7 +122,15 @@ def _spread(
     return labels, directions, elongations
 
 
-def _edge_distance(culture: Culture, labels: NDArray[np.int32], pixel: float) -> Floats:
+def _protrusion(rng: np.random.Generator, angle: Floats) -> Floats:
+    """What one protrusion in a random direction adds to the relative radius at each angle (rad)."""
+    turn = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi)))).astype(np.float32)
+    length = rng.uniform(0.3, 1.2)
+    protrusion: Floats = length * np.exp(-((turn / rng.uniform(0.1, 0.35)) ** 2))
+    return protrusion
+
+
+def _edge_distance(culture: Culture, labels: NDArray[np.int32], pixel: float) -> Volume:
     """Distance (Y, X) in µm to the nearest place that is another cell's or nobody's; 0 on the bare dish."""
     different = labels == 0
     for axis in (0, 1):
@@ -130,12 +138,11 @@ def _edge_distance(culture: Culture, labels: NDArray[np.int32], pixel: float) ->
         ahead = [slice(None), slice(None)]
         ahead[axis] = slice(0, -1)
         different[tuple(ahead)] |= changes
-    return (ndimage.distance_transform_edt(~different) * pixel).astype(np.float32)
+    distance: Volume = (ndimage.distance_transform_edt(~different) * pixel).astype(np.float32)
+    return distance
 
 
-def _raise(
-    rng: np.random.Generator, culture: Culture, labels: NDArray[np.int32], edge: Floats, pixel: float
-) -> Floats:
+def _raise(rng: np.random.Generator, culture: Culture, labels: NDArray[np.int32], edge: Volume, pixel: float) -> Volume:
     """Height (Y, X) in µm: a lamella at free edges, saturating inwards; epithelial borders stay high."""
     inside = labels > 0
     peak = rng.uniform(*culture.cells.height_um)
@@ -145,19 +152,19 @@ def _raise(
     if culture.epithelial:
         to_bare = ndimage.distance_transform_edt(inside).astype(np.float32) * pixel
         profile = np.maximum(profile * 0.35 + 0.6, 0) * (1 - np.exp(-to_bare / culture.edge_um))
-    ruffles = 1 + 0.08 * smooth_noise(rng, labels.shape, 1.2 / pixel) + 0.08 * smooth_noise(
-        rng, labels.shape, 5.0 / pixel
-    )
+    shape = (labels.shape[0], labels.shape[1])
+    ruffles = 1 + 0.08 * smooth_noise(rng, shape, 1.2 / pixel) + 0.08 * smooth_noise(rng, shape, 5.0 / pixel)
     height = (lamella + (peak - lamella) * profile) * per_cell[labels] * ruffles * inside
     softened = ndimage.gaussian_filter(height, rng.uniform(0.3, 0.8) / pixel)
-    return np.maximum(softened, 0).astype(np.float32)
+    raised: Volume = np.maximum(softened, 0).astype(np.float32)
+    return raised
 
 
 def _place_nuclei(
     rng: np.random.Generator,
     culture: Culture,
     labels: NDArray[np.int32],
-    edge: Floats,
+    edge: Volume,
     pixel: float,
     directions: Floats,
     elongations: Floats,
@@ -185,6 +192,6 @@ def _place_nuclei(
     return tuple(cells)
 
 
-def height_on(landscape: Landscape, grid: Grid) -> Floats:
+def height_on(landscape: Landscape, grid: Grid) -> Volume:
     """The cell bodies' height (Y, X) in µm, on the image's own grid."""
     return np.maximum(resize(landscape.height, grid.shape), 0)

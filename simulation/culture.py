@@ -33,7 +33,7 @@ class CellType:
 CELL_TYPES = {
     "HeLa": CellType((800, 2000), (5, 8), (0.5, 2), (5.5, 8), (4, 8), (1, 1.8), (0, 4), 0.3, 4.5),
     "U2OS": CellType((1500, 4000), (4, 6), (0.3, 1.5), (7, 11), (3, 6), (1, 2), (0, 5), 0.15, 3),
-    "fibroblast": CellType((2000, 6000), (3, 5), (0.2, 1), (6, 10), (2, 5), (2, 4), (1, 5), 0, 2.5),
+    "fibroblast": CellType((1800, 4500), (3, 5), (0.2, 1), (6, 10), (2, 5), (2, 4), (1, 5), 0, 2.5),
     "MDCK": CellType((150, 400), (6, 10), (1, 3), (4.5, 6), (4, 7), (1, 1.4), (0, 0), 1, 2),
     "MCF-7": CellType((350, 1200), (4, 9), (0.5, 2), (4.7, 8.6), (3, 7), (1, 1.7), (0, 3), 0.6, 3),
     "hepatoma": CellType((300, 900), (6, 11), (0.5, 2), (5.5, 7.5), (4, 8), (1, 1.5), (0, 2), 0.8, 3.5),
@@ -107,12 +107,13 @@ def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> C
     names = ["MCF-7", "MCF-7", "MCF-7", "HeLa", "hepatoma", "MDCK"] if low_magnification else list(CELL_TYPES)
     cells = CELL_TYPES[names[int(rng.integers(len(names)))]]
     crowded = rng.random() < (0.65 if low_magnification else 0.12)
-    lymphocytes = rng.random() < 0.6
+    lymphocytes = rng.random() < (0.75 if low_magnification else 0.5)
     smallest = log_uniform(2.6, 4.5) if lymphocytes else log_uniform(4.5, 8)
     medium = uniform(*MEDIUM_INDEX)
+    area = log_uniform(*cells.area_um2)
     return Culture(
         cells=cells,
-        area_um2=log_uniform(*cells.area_um2),
+        area_um2=area,
         confluence=float(rng.choice([0.3, 0.6, 0.85, 1.0, 1.0])) if rng.random() < 0.9 else 0.1,
         epithelial=bool(rng.random() < cells.epithelial),
         edge_um=log_uniform(1.5, 6),
@@ -120,32 +121,32 @@ def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> C
         nucleus_radius_um=uniform(*cells.nucleus_radius_um),
         nucleus_roughness=log_uniform(0.02, 0.12),
         medium=medium,
-        cytoplasm=uniform(1.354, 1.370) - medium,
+        cytoplasm=uniform(1.350, 1.368) - medium,
         nucleoplasm=-uniform(0.002, 0.010) if rng.random() < 0.9 else uniform(0.001, 0.006),
-        nucleoli=uniform(0.010, 0.032),
+        nucleoli=uniform(0.012, 0.035),
         chromatin=uniform(0.001, 0.005),
-        mitochondria=uniform(0.015, 0.050),
+        mitochondria=uniform(0.010, 0.045),
         fibres=uniform(0.005, 0.022),
         vesicles=log_uniform(0.010, 0.060),
         droplets=uniform(0.07, 0.11),
-        granularity=log_uniform(0.03, 0.18),
+        granularity=log_uniform(0.012, 0.15),
         membrane=log_uniform(0.002, 0.015),
         mitochondria_diameter_um=uniform(0.3, 0.6),
         mitochondria_length_um=log_uniform(1.5, 10),
         mitochondria_fraction=uniform(0.08, 0.18),
-        mitochondria_reach_um=log_uniform(3, 12),
+        mitochondria_reach_um=uniform(0.35, 0.9) * float(np.sqrt(area / np.pi)),
         microtubules=int(rng.integers(60, 180)),
         fibres_per_cell=log_uniform(6, 40),
         fibre_diameter_um=uniform(0.2, 0.6),
         cortex=log_uniform(0.3, 3),
-        vesicle_density=log_uniform(0.02, 1.0),
+        vesicle_density=log_uniform(0.01, 1.0),
         vesicle_radius_um=(0.12, log_uniform(0.2, 0.5)),
         vesicle_reach_um=log_uniform(1.5, 8),
         droplets_per_cell=log_uniform(0.5, 40) if rng.random() < 0.6 else 0.0,
-        round_density=(log_uniform(0.4, 6) if crowded else log_uniform(0.03, 0.4)),
+        round_density=(log_uniform(0.5, 14) if crowded else log_uniform(0.03, 0.4)),
         round_radius_um=(smallest, smallest * uniform(1.05, 1.5)),
         round_cluster=uniform(0, 1),
-        round_stain=log_uniform(0.05, 1.2) if crowded else log_uniform(0.3, 1.5),
+        round_stain=log_uniform(0.05, 1.0) if crowded else log_uniform(0.3, 1.5),
         mitotic_fraction=uniform(0, 0.06),
         debris_density=log_uniform(0.05, 5),
         dead_density=log_uniform(0.01, 0.3),

@@ -6,13 +6,13 @@ from model.vocabulary import Organelle
 from simulation.bystanders import draw_debris, draw_round_cells
 from simulation.cells import draw_landscape, height_on
 from simulation.culture import Culture
+from simulation.nuclei import draw_nuclei
 from simulation.organelles import (
     draw_actin,
     draw_cytoplasm,
     draw_granules,
     draw_microtubules,
     draw_mitochondria,
-    draw_nuclei,
     hollow,
 )
 from simulation.specimen import Specimen

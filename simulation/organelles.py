@@ -1,4 +1,4 @@
-"""The parts of cells: each is drawn into the specimen as optical path and, where it is a target, as fluorophore.
+"""What surrounds the nuclei: drawn into the specimen as optical path and, where it is a target, as fluorophore.
 
 Optical path is (n − n_surroundings) × thickness in µm; fluorophore density is relative, per µm.
 """
@@ -6,133 +6,43 @@ Optical path is (n − n_surroundings) × thickness in µm; fluorophore density 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from model.vocabulary import Organelle
-from simulation.cells import Cell, Landscape
+from simulation.cells import Landscape
 from simulation.culture import Culture
 from simulation.specimen import Specimen
-from simulation.volume import Floats, add_column, blur, outline, radial_modes, scatter, smooth_noise, spheres
+from simulation.volume import Floats, Volume, add_column, blur, resize, scatter, smooth_noise, spheres
 
 TUBULIN_WALL_AREA_UM2 = 1.9e-4  # cross-section of the protein wall of a 25 nm microtubule
 TUBULIN_WALL_INDEX = 0.12
 STEP_UM = 0.2  # spacing of points along tubes
+DROPLET_RADIUS_UM = (0.15, 0.8)
+MOST_GRANULES = 4000  # of a kind in one cell
 
 
 def draw_cytoplasm(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, height: Floats, nuclei: Floats
+    rng: np.random.Generator, culture: Culture, specimen: Specimen, height: Volume, nuclei: Volume
 ) -> None:
-    """Fill the cell bodies (height (Y, X) µm) with cytoplasm, granular outside the nuclei, and the stains' diffuse part."""
+    """Fill the cell bodies (``height`` (Y, X) µm) with cytoplasm, granular outside the nuclei, and diffuse stain."""
     grid = specimen.grid
-    everywhere = (slice(0, grid.shape[0]), slice(0, grid.shape[1]))
     fine, coarse = rng.uniform(0.2, 0.5), rng.uniform(0.6, 1.6)
-    texture = 0.6 * smooth_noise(rng, grid.shape, max(fine / grid.pixel_um, 0.6)) + 0.8 * smooth_noise(
-        rng, grid.shape, coarse / grid.pixel_um
-    )
+    texture = 0.6 * smooth_noise(rng, grid.shape, max(fine / grid.pixel_um, 0.6))
+    texture = texture + 0.8 * smooth_noise(rng, grid.shape, coarse / grid.pixel_um)
     density = 1 + culture.granularity * np.clip(texture, -3, 3) * (1 - 0.75 * nuclei)
     bottom = np.zeros_like(height)
-    add_column(specimen.optical_path, grid, everywhere, bottom, height, culture.cytoplasm * density)
+    add_column(specimen.optical_path, grid, grid.everywhere, bottom, height, culture.cytoplasm * density)
     for organelle, part in culture.diffuse.items():
-        add_column(specimen.density[organelle], grid, everywhere, bottom, height, 0.1 * part * density)
+        add_column(specimen.density[organelle], grid, grid.everywhere, bottom, height, 0.1 * part * density)
 
 
-def draw_nuclei(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, cells: Sequence[Cell], height: Floats
-) -> Floats:
-    """Draw each cell's nucleus with nucleoli and chromatin; returns the nuclear mask (Y, X) in [0, 1].
-
-    ``height`` (Y, X) µm is raised in place where a nucleus pushes the cell's roof up.
-    """
-    grid = specimen.grid
-    mask = np.zeros(grid.shape, np.float32)
-    chromatin = smooth_noise(rng, grid.shape, rng.uniform(0.25, 0.6) / grid.pixel_um)
-    chromatin += 0.7 * smooth_noise(rng, grid.shape, rng.uniform(0.8, 2.0) / grid.pixel_um)
-    thickness_of_study = rng.uniform(*culture.cells.nucleus_thickness_um)
-    for cell in cells:
-        radius = min(culture.nucleus_radius_um * rng.lognormal(0, 0.12), 0.85 * cell.room_um)
-        if radius < 2.5:
-            continue
-        two = rng.random() < 0.03 and cell.room_um > 1.6 * radius
-        shifts = ((-0.55, 0.0), (0.55, 0.0)) if two else ((0.0, 0.0),)
-        for along, across in shifts:
-            cos, sin = np.cos(cell.direction), np.sin(cell.direction)
-            y = cell.y_um + 2 * radius * (along * sin + across * cos)
-            x = cell.x_um + 2 * radius * (along * cos - across * sin)
-            _draw_nucleus(
-                rng, culture, specimen, cell, y, x, radius * (0.7 if two else 1), thickness_of_study, chromatin, mask, height
-            )
-    return mask
-
-
-def _draw_nucleus(
-    rng: np.random.Generator,
-    culture: Culture,
-    specimen: Specimen,
-    cell: Cell,
-    y: float,
-    x: float,
-    radius: float,
-    thickness_um: float,
-    chromatin: Floats,
-    mask: Floats,
-    height: Floats,
-) -> None:
-    grid = specimen.grid
-    window = grid.window(y, x, 1.8 * radius + 2)
-    if window is None:
-        return
-    dy, dx = grid.offsets(window, y, x)
-    axis = np.sqrt(min(cell.elongation, 1.8) * rng.uniform(0.85, 1.25))
-    turn = cell.direction + 0.3 * rng.standard_normal()
-    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    along, across = (dx * cos + dy * sin) / axis, (dy * cos - dx * sin) * axis
-    distance = np.hypot(along, across)
-    rim = outline(np.arctan2(across, along), radial_modes(rng, culture.nucleus_roughness, 2.5)) * radius
-    relative = distance / rim
-    inside = np.clip((rim - distance) / 0.15 + 0.5, 0, 1)
-    thickness = thickness_um * rng.lognormal(0, 0.12)
-    dome = np.sqrt(np.maximum(1 - np.minimum(relative, 1) ** 3, 0)) * thickness
-    roof = (dome + 0.6) * np.exp(-(np.maximum(relative - 1, 0) ** 2) / 0.05)
-    height[window] = np.maximum(height[window], np.minimum(roof, height[window] + 0.75 * roof))
-    bottom = np.maximum((height[window] - dome) * 0.4, 0.2)
-    top = np.minimum(bottom + dome, np.maximum(height[window], bottom))
-
-    fill = np.ones_like(distance)
-    texture = np.clip(chromatin[window], -2.5, 2.5)
-    count = int(rng.poisson(culture.cells.nucleoli))
-    nucleoli = np.zeros_like(distance)
-    for _ in range(count):
-        place, bearing = 0.7 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-        ny, nx = place * radius * np.sin(bearing), place * radius * np.cos(bearing)
-        size = rng.uniform(0.4, 1.2) * (radius / 8) ** 0.5
-        squash = rng.uniform(0.7, 1.4)
-        gap = ((along - nx) * squash) ** 2 + ((across - ny) / squash) ** 2
-        blob = np.sqrt(np.maximum(size**2 - gap, 0)) * 2
-        nucleoli = np.maximum(nucleoli, np.minimum(blob, top - bottom))
-    nucleolar = nucleoli / np.maximum(top - bottom, 0.3)
-    fill = np.maximum(1 + culture.chromatin_contrast * texture, 0.1) * (1 - 0.8 * np.minimum(nucleolar, 1))
-
-    index = culture.nucleoplasm + culture.chromatin * texture
-    add_column(specimen.optical_path, grid, window, bottom, top, index * inside)
-    middle = (bottom + top) / 2
-    add_column(
-        specimen.optical_path, grid, window, middle - nucleoli / 2, middle + nucleoli / 2, culture.nucleoli * inside
-    )
-    envelope = np.exp(-(((distance - rim) / max(0.12, grid.pixel_um)) ** 2)) * culture.membrane
-    slab = int(np.clip(np.searchsorted(grid.edges_um, float(middle.mean())) - 1, 0, len(grid.edges_um) - 2))
-    specimen.optical_path[(slab, *window)] += envelope
-    add_column(specimen.density[Organelle.NUCLEUS], grid, window, bottom, top, fill * inside * cell.brightness)
-    mask[window] = np.maximum(mask[window], inside)
-
-
-def hollow(specimen: Specimen, mask: Floats, factor: float, organelles: Sequence[Organelle]) -> None:
+def hollow(specimen: Specimen, mask: Volume, factor: float, organelles: Sequence[Organelle]) -> None:
     """Take the diffuse part of cytoplasmic stains out of the nuclei (mask (Y, X) in [0, 1]) by ``factor``."""
     for organelle in organelles:
         specimen.density[organelle] *= 1 - factor * mask
 
 
 def draw_mitochondria(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Floats
+    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Tubes of random persistence around the nuclei, kept out of them and of the cell's outer rim."""
     grid = specimen.grid
@@ -147,7 +57,7 @@ def draw_mitochondria(
         bearing = rng.uniform(0, 2 * np.pi, tubes)
         start = 0.6 * culture.nucleus_radius_um + rng.gamma(2.0, spread / 2, tubes)
         y0, x0 = cell.y_um + start * np.sin(bearing), cell.x_um + start * np.cos(bearing)
-        y, x, heading = _worms(rng, y0, x0, bearing + rng.normal(0, 1.2, tubes), steps, STEP_UM, 2.5)
+        y, x = _worms(rng, y0, x0, bearing + rng.normal(0, 1.2, tubes), steps, STEP_UM, 2.5)
         own = (landscape.at(landscape.labels, y, x) == cell.label) & (
             landscape.at(landscape.edge_distance, y, x) > 0.12 * cell.room_um
         )
@@ -155,13 +65,11 @@ def draw_mitochondria(
         z = np.broadcast_to(rng.uniform(0.2, 0.8, (tubes, 1)), y.shape) * tall
         weight = own * (1.0 - _nuclear(nuclei, grid.pixel_um, y, x)) * area * STEP_UM / grid.pixel_um**2
         parts.append((z, y, x, weight, weight * cell.brightness * rng.lognormal(0, 0.3, (tubes, 1))))
-    _deposit_tubes(
-        specimen, parts, culture.mitochondria, culture.mitochondria_diameter_um / 4, Organelle.MITOCHONDRIA
-    )
+    _deposit_tubes(specimen, parts, culture.mitochondria, culture.mitochondria_diameter_um / 4, Organelle.MITOCHONDRIA)
 
 
 def draw_microtubules(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Floats
+    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Filaments from the centrosome beside the nucleus to the cell's edge (apparent persistence about 30 µm)."""
     grid = specimen.grid
@@ -175,7 +83,7 @@ def draw_microtubules(
         y0 = cell.y_um + away * np.sin(side) + rng.normal(0, 0.4, count)
         x0 = cell.x_um + away * np.cos(side) + rng.normal(0, 0.4, count)
         bearing = rng.uniform(0, 2 * np.pi, count)
-        y, x, _ = _worms(rng, y0, x0, bearing, max(8, int(reach / step)), step, 30.0)
+        y, x = _worms(rng, y0, x0, bearing, max(8, int(reach / step)), step, 30.0)
         own = landscape.at(landscape.labels, y, x) == cell.label
         along = np.arange(y.shape[1])[None] / y.shape[1]
         begin = np.maximum(rng.uniform(-0.3, 0.45, (count, 1)), 0)  # many are released from the centrosome
@@ -189,7 +97,7 @@ def draw_microtubules(
 
 
 def draw_actin(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, height: Floats
+    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, height: Volume
 ) -> None:
     """Stress fibres along the cell's axis near the coverslip, and the cortex at its border."""
     grid = specimen.grid
@@ -205,7 +113,7 @@ def draw_actin(
         cos, sin = np.cos(cell.direction), np.sin(cell.direction)
         y0 = cell.y_um + across * cos + (along - length / 2) * sin
         x0 = cell.x_um - across * sin + (along - length / 2) * cos
-        y, x, _ = _worms(rng, y0, x0, cell.direction + rng.normal(0, 0.12, count), steps, STEP_UM, 150.0)
+        y, x = _worms(rng, y0, x0, cell.direction + rng.normal(0, 0.12, count), steps, STEP_UM, 150.0)
         own = landscape.at(landscape.labels, y, x) == cell.label
         own &= np.arange(steps)[None] < (length / STEP_UM)[:, None]
         z = np.full(y.shape, 0.3, np.float32)
@@ -216,21 +124,16 @@ def draw_actin(
 
     width = rng.uniform(0.25, 0.6)
     rim = np.exp(-landscape.edge_distance / width) * (landscape.labels > 0)
-    rim = ndimage.zoom(
-        rim, [g / s for g, s in zip(grid.shape, rim.shape, strict=True)], order=1, mode="nearest", grid_mode=True
-    )[: grid.shape[0], : grid.shape[1]]
-    everywhere = (slice(0, grid.shape[0]), slice(0, grid.shape[1]))
-    cortex = rim * culture.cortex
-    add_column(specimen.density[Organelle.ACTIN], grid, everywhere, np.zeros_like(height), height, 0.25 * cortex)
+    cortex = resize(rim, grid.shape) * culture.cortex
+    add_column(specimen.density[Organelle.ACTIN], grid, grid.everywhere, np.zeros_like(height), height, 0.25 * cortex)
     low, high = 0.2 * height, 0.8 * height
-    add_column(specimen.optical_path, grid, everywhere, low, high, 0.3 * culture.membrane * np.minimum(cortex, 2))
+    add_column(specimen.optical_path, grid, grid.everywhere, low, high, 0.3 * culture.membrane * np.minimum(cortex, 2))
 
 
 def draw_granules(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Floats
+    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Vesicles and lipid droplets, thick around the nucleus: they carry no label, but most of the contrast."""
-    grid = specimen.grid
     parts: list[tuple[Floats, ...]] = []
     for cell in landscape.cells:
         reach = culture.vesicle_reach_um * rng.lognormal(0, 0.3)
@@ -238,10 +141,10 @@ def draw_granules(
         density = culture.vesicle_density * rng.lognormal(0, 0.5)
         kinds = (
             (density * np.pi * extent**2, culture.vesicle_radius_um, culture.vesicles),
-            (culture.droplets_per_cell, (0.15, 0.8), culture.droplets),
+            (culture.droplets_per_cell, DROPLET_RADIUS_UM, culture.droplets),
         )
         for mean, (smallest, largest), index in kinds:
-            count = int(min(rng.poisson(mean), 4000))
+            count = int(min(rng.poisson(mean), MOST_GRANULES))
             if not count:
                 continue
             bearing = rng.uniform(0, 2 * np.pi, count)
@@ -249,18 +152,20 @@ def draw_granules(
             start = 0.5 * culture.nucleus_radius_um + rng.gamma(2.0, reach / 2, count) * np.where(far, 3, 1)
             y, x = cell.y_um + start * np.sin(bearing), cell.x_um + start * np.cos(bearing)
             own = landscape.at(landscape.labels, y, x) == cell.label
-            own &= rng.random(count) > 0.9 * _nuclear(nuclei, grid.pixel_um, y, x)
-            z = rng.uniform(0.15, 0.85, count) * landscape.at(landscape.height, y, x)
+            own &= rng.random(count) > 0.9 * _nuclear(nuclei, specimen.grid.pixel_um, y, x)
+            tall = landscape.at(landscape.height, y, x)
+            z = rng.uniform(0.15, 0.85, count) * tall
             radius = np.exp(rng.uniform(np.log(smallest), np.log(max(largest, smallest * 1.01)), count))
-            radius = np.minimum(radius, 0.5 * landscape.at(landscape.height, y, x) + 0.1)
-            spread = rng.lognormal(0, 0.3, count)
-            parts.append((z[own], y[own], x[own], radius[own], (index * spread)[own]))
+            radius = np.minimum(radius, 0.5 * tall + 0.1)
+            indices = index * rng.lognormal(0, 0.3, count)
+            parts.append((z[own], y[own], x[own], radius[own], indices[own]))
     if parts:
-        z, y, x, radius, index = (np.concatenate(column) for column in zip(*parts, strict=True))
-        specimen.optical_path[:] += spheres(grid, z, y, x, radius, index)
+        specimen.optical_path[:] += spheres(
+            specimen.grid, *(np.concatenate(column) for column in zip(*parts, strict=True))
+        )
 
 
-def _nuclear(nuclei: Floats, pixel_um: float, y: Floats, x: Floats) -> Floats:
+def _nuclear(nuclei: Volume, pixel_um: float, y: Floats, x: Floats) -> Floats:
     rows = np.clip((y / pixel_um).astype(np.int64), 0, nuclei.shape[0] - 1)
     columns = np.clip((x / pixel_um).astype(np.int64), 0, nuclei.shape[1] - 1)
     return nuclei[rows, columns]
@@ -268,14 +173,13 @@ def _nuclear(nuclei: Floats, pixel_um: float, y: Floats, x: Floats) -> Floats:
 
 def _worms(
     rng: np.random.Generator, y: Floats, x: Floats, heading: Floats, steps: int, step_um: float, persistence_um: float
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[Floats, Floats]:
     """Worm-like chains from (y, x): points (N, steps) whose heading loses memory over ``persistence_um``."""
     turns = rng.normal(0, np.sqrt(2 * step_um / persistence_um), (y.size, steps))
     course = heading[:, None] + np.cumsum(turns, axis=1)
     return (
         y[:, None] + step_um * np.cumsum(np.sin(course), axis=1),
         x[:, None] + step_um * np.cumsum(np.cos(course), axis=1),
-        course,
     )
 
 
@@ -284,7 +188,9 @@ def _deposit_tubes(
 ) -> None:
     if not parts:
         return
-    z, y, x, volume, signal = (np.concatenate([field.ravel() for field in column]) for column in zip(*parts, strict=True))
+    z, y, x, volume, signal = (
+        np.concatenate([field.ravel() for field in column]) for column in zip(*parts, strict=True)
+    )
     pixel = specimen.grid.pixel_um
     specimen.optical_path[:] += index * blur(scatter(specimen.grid, z, y, x, volume), sigma_um, pixel)
     specimen.density[organelle][:] += blur(scatter(specimen.grid, z, y, x, signal), sigma_um, pixel)

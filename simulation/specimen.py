@@ -1,9 +1,10 @@
 """A field of cells as the microscope meets it: optical path and fluorophores, slab by slab."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from model.vocabulary import Organelle
-from simulation.volume import Floats, Grid
+from simulation.volume import Grid, Volume
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,10 @@ class Specimen:
     """
 
     grid: Grid
-    optical_path: Floats
-    density: dict[Organelle, Floats]
+    optical_path: Volume
+    density: dict[Organelle, Volume]
 
     @classmethod
-    def empty(cls, grid: Grid) -> "Specimen":
+    def empty(cls, grid: Grid) -> Self:
         """Medium without cells."""
         return cls(grid, grid.empty(), {organelle: grid.empty() for organelle in Organelle})
-

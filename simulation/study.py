@@ -13,6 +13,7 @@ from simulation.field import grow
 from simulation.microscope import Microscope, Setting, draw_microscope
 from simulation.optics import transmitted
 from simulation.specimen import Specimen
+from simulation.volume import Volume, Window
 from simulation.widefield import fluorescence
 
 MARGIN_UM, MARGIN_PX = 4.0, 24  # rendered around the field and cut away, since Fourier optics wraps around
@@ -89,13 +90,10 @@ def render(rng: np.random.Generator, study: Study, size: int, planes: int) -> Fi
     best_focus = _brightest_height(specimen, Organelle.NUCLEUS)
     offsets = draw_foci(rng, planes, study.focus_range_um)
     heights = [float(height) for height in specimen.grid.centres_um]
-    images = transmitted(
-        specimen.optical_path * _taper(whole, margin), heights, [best_focus + offset for offset in offsets], study.microscope
-    )
+    foci = [best_focus + offset for offset in offsets]
+    images = transmitted(specimen.optical_path * _taper(whole, margin), heights, foci, study.microscope)
     exposed = np.stack([expose(image[inner], study.camera, rng) for image in images])
-    truths = {
-        organelle: _expose_truth(rng, study, specimen, organelle, inner) for organelle in Organelle
-    }
+    truths = {organelle: _expose_truth(rng, study, specimen, organelle, inner) for organelle in Organelle}
     return Field(exposed, int(np.abs(offsets).argmin()), truths)
 
 
@@ -114,7 +112,7 @@ def draw_foci(rng: np.random.Generator, planes: int, range_um: tuple[float, floa
     return np.sort(np.concatenate([rng.uniform(-0.3, 0.3, 1), signs * np.maximum(others, 0.35)]))
 
 
-def _taper(shape: tuple[int, int], margin: int) -> NDArray[np.float32]:
+def _taper(shape: tuple[int, int], margin: int) -> Volume:
     """Window (Y, X) that falls to 0 over the margin: Fourier optics continues the field periodically."""
     ramps = []
     for size in shape:
@@ -131,7 +129,7 @@ def _brightest_height(specimen: Specimen, organelle: Organelle) -> float:
 
 
 def _expose_truth(
-    rng: np.random.Generator, study: Study, specimen: Specimen, organelle: Organelle, inner: tuple[slice, slice]
+    rng: np.random.Generator, study: Study, specimen: Specimen, organelle: Organelle, inner: Window
 ) -> NDArray[np.uint16]:
     stain, pixel = study.stain, study.microscope.pixel_size_um
     image = fluorescence(
@@ -143,8 +141,13 @@ def _expose_truth(
     )
     if stain.blur_um > 0.3 * pixel:
         image = ndimage.gaussian_filter(image, stain.blur_um / pixel)
-    haze = ndimage.gaussian_filter(image[::4, ::4], stain.haze_um / pixel / 4)
-    image = (1 - stain.haze) * image + stain.haze * np.kron(haze, np.ones((4, 4), np.float32))[: image.shape[0], : image.shape[1]]
-    image = image[inner]
+    image = _spread_haze(image, stain.haze, stain.haze_um / pixel)[inner]
     photons = stain.photons[organelle]
     return expose_fluorescence(image, study.fluorescence_camera, rng, photons, stain.background * photons)
+
+
+def _spread_haze(image: Volume, share: float, sigma_px: float) -> Volume:
+    """Spread a share of the light (Y, X) by a wide Gaussian, computed on every fourth pixel."""
+    coarse = ndimage.gaussian_filter(image[::4, ::4], sigma_px / 4)
+    haze = np.kron(coarse, np.ones((4, 4), np.float32))[: image.shape[0], : image.shape[1]]
+    return (np.float32(1 - share) * image + np.float32(share) * haze).astype(np.float32)
