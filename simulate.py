@@ -111,11 +111,13 @@ def simulate(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     # Ctrl-C is the parent's affair: it stops handing out fields, and the workers end with it.
     ignore_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(min(arguments.workers, len(orders)), initializer=ignore_interrupts)
     try:
-        with ProcessPoolExecutor(min(arguments.workers, len(orders)), initializer=ignore_interrupts) as pool:
-            done = list(tqdm(pool.map(fill, orders), total=len(orders), unit="field", disable=None))
+        done = list(tqdm(pool.map(fill, orders), total=len(orders), unit="field", disable=None))
     except BrokenProcessPool as error:
         raise UserError(f"{output}: a worker was killed, perhaps for want of memory; try fewer --workers.") from error
+    finally:
+        pool.shutdown(cancel_futures=True)  # as a with statement would, but without finishing what was handed out
     options = {key: _spell(value) for key, value in vars(arguments).items() if key not in ("output", "workers")}
     try:
         with (output / "focus.csv").open("w", newline="") as file:
@@ -173,7 +175,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="objectives: 40x to 100x as in the challenge, 20x, or either",
     )
     parser.add_argument(
-        "--fields-per-study", type=positive, default=3, help="fields that share culture, microscope and camera"
+        "--fields-per-study", type=positive, default=1, help="fields that share culture, microscope and camera"
     )
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes")
     return parser.parse_args(arguments)
