@@ -27,7 +27,7 @@ class CellType:
     elongation: tuple[float, float]
     protrusions: tuple[int, int]
     epithelial: float  # probability that neighbours meet without overlap, at full height
-    nucleoli: float
+    nucleoli: float  # mean number in a nucleus
 
 
 CELL_TYPES = {
@@ -42,7 +42,7 @@ CELL_TYPES = {
 
 @dataclass(frozen=True)
 class Culture:
-    """One study's biology. Differences of refractive index are against the surrounding cytoplasm."""
+    """One study's biology. Refractive indices are differences from what surrounds the part: cytoplasm, if not said."""
 
     cells: CellType
     area_um2: float
@@ -56,7 +56,7 @@ class Culture:
     medium: float
     cytoplasm: float  # against the medium
     nucleoplasm: float
-    nucleoli: float
+    nucleoli: float  # against the nucleoplasm
     chromatin: float
     mitochondria: float
     fibres: float
