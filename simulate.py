@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from model import __version__
 from model.errors import UserError
+from model.files import write_text
 from model.naming import InputName, TargetName
 from model.ome import write_plane
 from model.vocabulary import Modality, Organelle
@@ -119,17 +121,13 @@ def simulate(arguments: argparse.Namespace) -> None:
     finally:
         pool.shutdown(cancel_futures=True)  # as a with statement would, but without finishing what was handed out
     options = {key: _spell(value) for key, value in vars(arguments).items() if key not in ("output", "workers")}
-    try:
-        with (output / "focus.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("name", "modality", "image_z", "best_z"))
-            writer.writerows(row for rows in done for row in rows)
-        marker = {"trained_on": ORIGIN, "version": __version__, "options": options}
-        unfinished = output / f".{MARKER}"
-        unfinished.write_text(json.dumps(marker, indent=2) + "\n")
-        unfinished.replace(output / MARKER)
-    except OSError as error:
-        raise UserError(f"{output}: the list of fields cannot be written ({error.strerror}).") from error
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(("name", "modality", "image_z", "best_z"))
+    writer.writerows(row for rows in done for row in rows)
+    write_text(output / "focus.csv", table.getvalue())
+    marker = {"trained_on": ORIGIN, "version": __version__, "options": options}
+    write_text(output / MARKER, json.dumps(marker, indent=2) + "\n")
     seconds = time.monotonic() - started
     print(f"Rendered {len(orders)} simulated fields ({options['modalities']}) in {seconds:.0f} s to {output}")
 

@@ -4,8 +4,6 @@ import base64
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from evaluation.aggregate import (
 from evaluation.metrics import ALL_METRICS, normalise
 from evaluation.scoring import Result
 from model import __version__
+from model.files import write_text
 from model.ome import read_plane
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -51,7 +50,7 @@ class Case:
 
 def write_json(path: Path, results: Sequence[Result]) -> None:
     """Write `metrics.json` (see `aggregate.to_document`)."""
-    write_whole(path, json.dumps(to_document(results), indent=2) + "\n")
+    write_text(path, json.dumps(to_document(results), indent=2) + "\n")
 
 
 def write_csv(path: Path, results: Sequence[Result]) -> None:
@@ -64,7 +63,7 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
         figures = (result.figures.get(name, "") for name in ALL_METRICS)
         making = (result.provenance.get(key, "") for key in ("checkpoint", "trained_on"))
         writer.writerow((result.pair.key, result.pair.organelle.value, result.modality, z, *figures, *making))
-    write_whole(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_truth: Path) -> None:
@@ -96,23 +95,7 @@ def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_t
         ranked=worst,
         table_rows=TABLE_ROWS,
     )
-    write_whole(path, html)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write UTF-8 text so that `path` holds all of it or what it held before."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide the report from colleagues
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_text(path, html)
 
 
 def picture(pixels: NDArray[Any]) -> str:

@@ -6,8 +6,6 @@ so that a changed byte is noticed and a checkpoint cannot be given another origi
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from model.architecture import Architecture, Network, build
 from model.errors import UserError
+from model.files import whole_or_absent
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality, Organelle
 
@@ -102,7 +101,8 @@ def save(path: Path, network: Network, metadata: CheckpointMetadata, *, half: bo
         name: tensor.detach().to("cpu", torch.float16 if half else torch.float32).contiguous()
         for name, tensor in network.state_dict().items()
     }
-    _write_whole(path, _pack(tensors, metadata.to_dict()))
+    with whole_or_absent(path) as file:
+        file.write(_pack(tensors, metadata.to_dict()))
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> tuple[Network, CheckpointMetadata]:
@@ -202,22 +202,3 @@ def _pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], version: i
     document = {"format": version, "sha256": _content_hash(tensors, metadata), "metadata": metadata}
     packed: bytes = serialise(dict(tensors), {HEADER_KEY: json.dumps(document)})
     return packed
-
-
-def _write_whole(path: Path, contents: bytes) -> None:
-    """Write beside, then rename, so that a checkpoint is never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a checkpoint is as readable as the user's other files.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -1,13 +1,9 @@
 """OME-TIFF (and .mha) in, OME-TIFF out: one 2-D plane of uint16 a file."""
 
-import errno
 import hashlib
-import os
 import re
-import secrets
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ import numpy as np
 import tifffile
 
 from model import __version__
-from model.errors import UserError
+from model.files import whole_or_absent
 from model.naming import modality_token
 from model.ome_metadata import (
     PROVENANCE_NAMESPACE,
@@ -114,7 +110,7 @@ def write_plane(
     if recorded:
         metadata["MapAnnotation"] = {"Namespace": PROVENANCE_NAMESPACE, "Value": recorded}
     metadata["UUID"] = _content_uuid(pixels, metadata)
-    with _whole_or_absent(path) as file:
+    with whole_or_absent(path) as file:
         tifffile.imwrite(
             file,
             pixels,
@@ -139,23 +135,3 @@ def _content_uuid(pixels: np.ndarray[Any, Any], metadata: Mapping[str, Any]) -> 
 def _xml_text(text: str) -> str:
     """Replace what XML 1.0 cannot carry."""
     return re.sub(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(text))
-
-
-@contextmanager
-def _whole_or_absent(path: Path) -> Iterator[Any]:
-    """Give a file beside `path` that takes its place when all went well, and is gone when not."""
-    # Not named after `path`, whose name may already be as long as the file system allows.
-    temporary = path.parent / f".write-{secrets.token_hex(8)}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise UserError(f"{path}: it cannot be written ({reason}).") from error
-    finally:
-        with suppress(OSError):  # as where the folder itself could not be made
-            temporary.unlink()

@@ -24,6 +24,13 @@ def resample(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.f
     return resampled
 
 
+def resample_image(pixels: NDArray[np.uint16], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A camera's plane (Y, X) as float32 on another grid, kept within [0, 65535]: overshoot is no grey value."""
+    if pixels.shape == tuple(shape):
+        return pixels.astype(np.float32)
+    return np.clip(resample(pixels.astype(np.float32), shape), 0, 65535)
+
+
 def grid_shape(
     shape: tuple[int, int], pixel_size_um: tuple[float, float], allowed: tuple[float, float]
 ) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from simulation.culture import Culture
 from simulation.specimen import Specimen
 from simulation.volume import Floats, Grid, Volume, Window, add_column, outline, radial_modes, smooth_noise, spheres
 
-SMALLEST_DIVIDING_UM = 4.5  # radius; smaller round cells are lymphocyte-like
+LARGEST_LYMPHOCYTE_UM, SMALLEST_DIVIDING_UM = 4.5, 6.0  # radii of round cells
 MOST_ROUND_CELLS, MOST_SPECKS, MOST_DEAD = 700, 2000, 60  # a field
 ROUND_CELL_STAIN = {Organelle.MITOCHONDRIA: 0.25, Organelle.TUBULIN: 0.25, Organelle.ACTIN: 0.15}
 
@@ -66,11 +66,11 @@ def _draw_ball(
     if window is None:
         return None
     dy, dx = grid.offsets(window, y, x)
-    modes = radial_modes(rng, rng.uniform(0.01, 0.05), 2.0)
+    modes = radial_modes(rng, rng.uniform(0.01, 0.04), 2.0)
     rim = outline(np.arctan2(*np.broadcast_arrays(dy, dx)), modes) * radius
-    half = np.sqrt(np.maximum(rim**2 - np.hypot(dy, dx) ** 2, 0)) * rng.uniform(0.7, 1)
+    half = np.sqrt(np.maximum(rim**2 - np.hypot(dy, dx) ** 2, 0)) * rng.uniform(0.8, 1)
     ground = float(np.median(height[window]))
-    return _Ball(window, dy, dx, radius, radius * rng.uniform(0.6, 1.0) + rng.uniform(0, 1) * ground, half)
+    return _Ball(window, dy, dx, radius, radius * rng.uniform(0.75, 1.0) + rng.uniform(0.3, 1) * ground, half)
 
 
 def _fill_ball(rng: np.random.Generator, culture: Culture, specimen: Specimen, texture: Volume, ball: _Ball) -> None:
@@ -80,12 +80,12 @@ def _fill_ball(rng: np.random.Generator, culture: Culture, specimen: Specimen, t
         add_column(volume, specimen.grid, ball.window, ball.centre_um - half, ball.centre_um + half, value)
 
     grain = texture[ball.window]
-    index = culture.cytoplasm * rng.uniform(0.8, 1.5)
+    index = culture.cytoplasm * rng.uniform(0.9, 1.7)
     add(specimen.optical_path, ball.half, index * (1 + 0.6 * culture.granularity * np.clip(grain, -3, 3)))
     for organelle, part in ROUND_CELL_STAIN.items():
         add(specimen.density[organelle], ball.half, part * 0.3 * culture.round_stain)
     brightness = culture.round_stain * rng.lognormal(0, culture.stain_spread)
-    if rng.random() < culture.mitotic_fraction * 4 and ball.radius_um > SMALLEST_DIVIDING_UM:
+    if rng.random() < culture.mitotic_fraction and ball.radius_um > SMALLEST_DIVIDING_UM:
         core, density, index = _metaphase_plate(rng, ball), 2.5, 0.02
     else:
         core, density, index = _round_nucleus(rng, ball), 1.0, culture.nucleoplasm + 0.5 * culture.chromatin
@@ -106,7 +106,7 @@ def _metaphase_plate(rng: np.random.Generator, ball: _Ball) -> Floats:
 
 def _round_nucleus(rng: np.random.Generator, ball: _Ball) -> Floats:
     """Half thickness (Y, X) in µm; a lymphocyte's nucleus nearly fills it."""
-    share = rng.uniform(0.6, 0.9) if ball.radius_um < SMALLEST_DIVIDING_UM else rng.uniform(0.5, 0.75)
+    share = rng.uniform(0.6, 0.9) if ball.radius_um < LARGEST_LYMPHOCYTE_UM else rng.uniform(0.5, 0.75)
     shift = (1 - share) * ball.radius_um * rng.uniform(-0.7, 0.7, 2)
     squared = (share * ball.radius_um) ** 2 - (ball.dy - shift[0]) ** 2 - (ball.dx - shift[1]) ** 2
     half: Floats = np.sqrt(np.maximum(squared, 0))
@@ -122,8 +122,8 @@ def draw_debris(rng: np.random.Generator, culture: Culture, specimen: Specimen) 
     y, x = rng.uniform(0, high, specks), rng.uniform(0, wide, specks)
     top = grid.edges_um[-1]
     z = np.where(rng.random(specks) < 0.7, rng.uniform(0, 2, specks), rng.uniform(0, top, specks))
-    radius = np.exp(rng.uniform(np.log(0.15), np.log(1.0), specks))
-    index = rng.uniform(0.01, 0.08, specks)
+    radius = np.exp(rng.uniform(np.log(0.15), np.log(1.6), specks))
+    index = rng.uniform(0.01, 0.05, specks)
 
     clumps = int(min(rng.poisson(culture.dead_density * area), MOST_DEAD))
     blebs: list[tuple[Floats, ...]] = [(z, y, x, radius, index)]

@@ -19,7 +19,7 @@ FULL_RANGE = 65535
 # Mean codes of raw transmitted images as measured on the real data: 250 to 38,700.
 MEAN_CODE_RANGE = (250.0, 38_700.0)
 # Fewer electrons a pixel than this would be noisier (3 %) than transmitted-light images are.
-LEAST_ELECTRONS = 1_000.0
+LEAST_ELECTRONS = 2_500.0
 # Above this mean the Poisson distribution is drawn as its Gaussian limit, 20 times faster and alike within its noise.
 GAUSSIAN_ABOVE = 50.0
 
@@ -113,7 +113,7 @@ def draw_camera(rng: np.random.Generator) -> Camera:
     """Draw one study's camera within documented ranges; the same generator state gives the same camera.
 
     12, 14 or 16 bits, half of the first two stretched to 16; full well 10,000-40,000 electrons, read noise
-    1-1.6 (sCMOS) or 4-7 electrons (CCD), sensitivities 0.2-1 %, offset about 100 codes, roll-off 3-10 %, up
+    1-1.6 (sCMOS) or 4-7 electrons (CCD), sensitivities 0.2-1 %, offset about 100 codes, roll-off 3-20 %, up
     to 12 grains of dust of 5-50 pixels and 1-10 %. The exposure puts the mean code of transmitted frames
     between 250 and 38,700.
     """
@@ -130,7 +130,7 @@ def draw_camera(rng: np.random.Generator) -> Camera:
     brightest = min(MEAN_CODE_RANGE[1] * 0.95 / stretch, 0.55 * highest)
     mean_code = float(np.exp(rng.uniform(np.log(darkest), np.log(brightest))))
     read_noise = float(rng.uniform(1.0, 1.6) if rng.random() < 0.8 else rng.uniform(4, 7))
-    roll_off = float(rng.uniform(0.03, 0.10))
+    roll_off = float(np.exp(rng.uniform(np.log(0.03), np.log(0.20))))
     share, angle = rng.uniform(0, 1), rng.uniform(0, 2 * np.pi)
     dust = tuple(
         Dust(

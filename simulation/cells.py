@@ -155,7 +155,7 @@ def _raise(rng: np.random.Generator, culture: Culture, labels: NDArray[np.int32]
     shape = (labels.shape[0], labels.shape[1])
     ruffles = 1 + 0.08 * smooth_noise(rng, shape, 1.2 / pixel) + 0.08 * smooth_noise(rng, shape, 5.0 / pixel)
     height = (lamella + (peak - lamella) * profile) * per_cell[labels] * ruffles * inside
-    softened = ndimage.gaussian_filter(height, rng.uniform(0.3, 0.8) / pixel)
+    softened = ndimage.gaussian_filter(height, rng.uniform(0.4, 1.6) / pixel)
     raised: Volume = np.maximum(softened, 0).astype(np.float32)
     return raised
 

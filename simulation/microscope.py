@@ -135,7 +135,10 @@ def draw_microscope(
     index = float(rng.uniform(1.335, 1.338))
     pupil = min(aperture, index)
     # A dry condenser ends at about NA 0.9.
-    condenser = min(_coherence_ratio(rng, modality) * pupil, 0.9)
+    coherence = _coherence_ratio(rng, modality)
+    if setting == "low" and modality is Modality.BF:
+        coherence = 0.1 + 0.5 * (coherence - 0.1)  # 20x assays are run nearly coherent, or contrast would be lost
+    condenser = min(coherence * pupil, 0.9)
     # Off-centre by up to 0.3 of the condenser's aperture, but always inside the pupil.
     offset = min(float(rng.uniform(0, 0.3)) * condenser, 0.9 * (pupil - condenser))
     # Half of the microscopes are well aligned.

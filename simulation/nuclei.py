@@ -93,7 +93,7 @@ def _make_room(footprint: _Footprint, thickness_um: float, height: Volume) -> tu
     dome = np.sqrt(np.maximum(1 - np.minimum(relative, 1) ** 3, 0)) * thickness_um
     roof = (dome + 0.6) * np.exp(-(np.maximum(relative - 1, 0) ** 2) / 0.05)
     body = height[footprint.window]
-    body[...] = np.maximum(body, np.minimum(roof, body + 0.75 * roof))
+    body[...] = np.maximum(body, np.minimum(roof, body + 0.45 * roof))
     bottom = np.maximum((body - dome) * 0.4, 0.2)
     return bottom, np.minimum(bottom + dome, np.maximum(body, bottom))
 

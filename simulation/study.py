@@ -76,7 +76,7 @@ def draw_study(rng: np.random.Generator, modality: Modality, setting: Setting) -
         camera=draw_camera(rng),
         stain=stain,
         fluorescence_camera=draw_camera(rng),
-        focus_range_um=(2.0, 18.0) if low else (0.5, 6.0),
+        focus_range_um=(4.0, 16.0) if low else (0.5, 6.0),
     )
 
 

@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(checkpoint, network, mon
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         save(checkpoint, network, replace(METADATA, recipe="dynamic"))
     assert checkpoint.read_bytes() == before
     assert os.listdir(checkpoint.parent) == [checkpoint.name]

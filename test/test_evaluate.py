@@ -20,7 +20,7 @@ from evaluation import scoring
 from evaluation.focus import FocusTable
 from evaluation.metrics import score
 from evaluation.pairing import find_pairs, natural
-from evaluation.report import PICTURE_SIDE, format_figure, picture, write_whole
+from evaluation.report import PICTURE_SIDE, format_figure, picture
 from model.errors import UserError
 from model.ome import write_plane
 from model.vocabulary import Organelle
@@ -333,12 +333,3 @@ def test_images_are_sorted_by_number():
         "image_2_BF_z10",
         "image_10_BF_z0",
     ]
-
-
-def test_a_failed_write_keeps_what_was_there(tmp_path):
-    path = tmp_path / "metrics.json"
-    write_whole(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "new \udcff")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

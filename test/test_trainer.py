@@ -19,7 +19,6 @@ from model.ome import write_plane
 from model.vocabulary import Modality, Organelle
 from training.learner import Learner
 from training.recipe import Schedule
-from training.safety import write_atomically
 from training.validation import choose_planes
 
 SMALL = shlex.split(
@@ -225,19 +224,6 @@ def test_validation_takes_turns_so_that_rare_labels_are_scored(data: Path) -> No
     assert len({(f.name, z) for f, z in chosen}) == 6
     assert {f.modality for f, _ in chosen} == set(Modality)
     assert len(choose_planes(fields, 999, seed=0)) == 18 and choose_planes((), 5, seed=0) == []
-
-
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    path.write_text("old")
-
-    def fail(beside: Path) -> None:
-        beside.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_sigterm_from_outside_saves(data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model.ome import read_plane
-from model.resample import grid_shape, resample
+from model.resample import grid_shape, resample_image
 from model.scaling import InputScaling, TargetScaling, scale_input, scale_target
 from model.vocabulary import Organelle
 from training.index import Field
@@ -34,7 +34,7 @@ class Preparation:
         if self.pixel_size_um is not None and plane.pixel_size_um is not None:
             shape = grid_shape((shape[0], shape[1]), plane.pixel_size_um, self.pixel_size_um)
         # Scaling comes after resampling: the width of the background filter is in pixels of the network's grid.
-        return scale_input(_resized(plane.pixels, (shape[0], shape[1])), self.input_scaling)
+        return scale_input(resample_image(plane.pixels, (shape[0], shape[1])), self.input_scaling)
 
     def target(self, path: Path, shape: tuple[int, int], *, unclipped: bool = False) -> np.ndarray:
         """Read one target: (Y, X) float32 in [-1, 1] on the grid ``shape`` of its input.
@@ -42,14 +42,7 @@ class Preparation:
         ``unclipped`` scales linearly whatever the recipe says: the truth for metrics, which ignore affine changes.
         """
         scaling = TargetScaling.LINEAR if unclipped else self.target_scaling
-        return scale_target(_resized(read_plane(path).pixels, shape), scaling)
-
-
-def _resized(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    if pixels.shape == shape:
-        return pixels
-    # Cubic interpolation overshoots; values outside the 16-bit range do not exist in a camera.
-    return np.clip(resample(pixels.astype(np.float32), shape), 0, 65535)
+        return scale_target(resample_image(read_plane(path).pixels, shape), scaling)
 
 
 def pixel_size_range(fields: tuple[Field, ...]) -> tuple[float, float] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from model import checkpoint
 from model.errors import UserError
+from model.files import write_text
 from model.vocabulary import Modality, Organelle
 
 UNIFIED = "unetplusplus"
@@ -20,9 +21,7 @@ UNIFIED = "unetplusplus"
 
 def routes() -> dict[str, dict[str, str]]:
     """Modality (or "unknown") and organelle to "checkpoint/head", as ``routing.json`` holds it."""
-    table = {
-        str(modality): {str(o): f"pix2pix-{modality.lower()}/{o}" for o in Organelle} for modality in Modality
-    }
+    table = {str(modality): {str(o): f"pix2pix-{modality.lower()}/{o}" for o in Organelle} for modality in Modality}
     table[Modality.DIC][Organelle.ACTIN] = f"{UNIFIED}/{Organelle.ACTIN}"
     table["unknown"] = {str(o): f"{UNIFIED}/{o}" for o in Organelle}
     return table
@@ -48,14 +47,14 @@ def release(sources: dict[str, Path], output: Path) -> None:
         files[name] = {"file": target.name, "sha256": checkpoint.file_sha256(target)}
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {metadata.recipe}, trained on {metadata.trained_on}")
     document = {"format": 1, "checkpoints": files, "routes": routes()}
-    (output / "routing.json").write_text(json.dumps(document, indent=2) + "\n")
+    write_text(output / "routing.json", json.dumps(document, indent=2) + "\n")
 
 
 def run() -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for modality in Modality:
-        parser.add_argument(f"--{modality.lower()}", type=Path, required=True, help=f"pix2pix checkpoint for {modality}")
+        parser.add_argument(f"--{modality.lower()}", type=Path, required=True, help=f"pix2pix for {modality}")
     parser.add_argument("--unified", type=Path, required=True, help="UNet++ checkpoint trained on all modalities")
     parser.add_argument("--output", type=Path, required=True, help="resources folder")
     arguments = parser.parse_args()

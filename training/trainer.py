@@ -17,13 +17,14 @@ import torch
 from model import __version__, checkpoint
 from model.checkpoint import CheckpointMetadata
 from model.errors import UserError
+from model.files import whole_or_absent
 from model.vocabulary import Modality
 from training.index import Index
 from training.journal import Journal, Progress, duration
 from training.learner import Learner
 from training.preparation import PlaneStore, Preparation, pixel_size_range
 from training.recipe import Settings
-from training.safety import stop_requests, write_atomically
+from training.safety import stop_requests
 from training.sampling import BalancedSampler, Loader
 from training.validation import choose_planes, validate
 
@@ -232,7 +233,8 @@ class Trainer:
             "best": self.best,
             "initial_sha256": self.initial_sha256,
         }
-        write_atomically(self.house.output / STATE, lambda path: torch.save(state, path))
+        with whole_or_absent(self.house.output / STATE) as file:
+            torch.save(state, file)
 
     def _restore(self) -> int:
         path = self.house.output / STATE
