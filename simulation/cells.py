@@ -52,7 +52,7 @@ def draw_landscape(rng: np.random.Generator, culture: Culture, grid: Grid) -> La
     labels, directions, elongations = _spread(rng, culture, shape, pixel, seeds)
     edge = _edge_distance(culture, labels, pixel)
     height = _raise(rng, culture, labels, edge, pixel)
-    cells = _place_nuclei(rng, culture, labels, edge, pixel, directions, elongations)
+    cells = _place_nuclei(rng, culture, labels, edge, pixel, seeds, directions, elongations)
     return Landscape(pixel, labels, height, edge, cells)
 
 
@@ -78,8 +78,10 @@ def _seed(rng: np.random.Generator, culture: Culture, extent_um: tuple[float, fl
         seeds = np.concatenate([seeds, candidates[:1]])
     if not len(seeds):
         seeds = (rng.random((1, 2)) * (high, wide)).astype(np.float32)
-    if not ((seeds > border) & (seeds < (high - border, wide - border))).all(axis=1).any():
-        seeds[0] = border + np.asarray(extent_um) * rng.uniform(0.3, 0.7, 2)  # an empty field teaches little
+    # Whoever takes the picture frames a cell: the one nearest the middle is brought into the middle part.
+    extent = np.asarray(extent_um, np.float32)
+    nearest = seeds[int(np.abs(seeds - border - extent / 2).max(axis=1).argmin())]
+    seeds = seeds - nearest + border + extent * rng.uniform(0.3, 0.7, 2).astype(np.float32)
     return seeds - np.float32(border)
 
 
@@ -166,16 +168,20 @@ def _place_nuclei(
     labels: NDArray[np.int32],
     edge: Volume,
     pixel: float,
+    seeds: Floats,
     directions: Floats,
     elongations: Floats,
 ) -> tuple[Cell, ...]:
-    """One cell per label with room for a nucleus, which sits where the cell is widest, more or less."""
+    """One cell per label with room for a nucleus, which sits near the cell's seed and where the cell is wide."""
     present = np.unique(labels)
     present = present[present > 0]
     if not present.size:
         return ()
-    jitter = edge * (1 + 0.15 * smooth_noise(rng, labels.shape, 4.0 / pixel))
-    places = ndimage.maximum_position(jitter, labels, present)
+    rows, columns = (np.arange(size, dtype=np.float32) * pixel for size in labels.shape)
+    own = seeds[labels - 1]  # of the bare dish any, it is not asked
+    astray = np.hypot(rows[:, None] - own[..., 0], columns[None] - own[..., 1])
+    merit = edge * (1 + 0.15 * smooth_noise(rng, labels.shape, 4.0 / pixel)) - 0.6 * astray
+    places = ndimage.maximum_position(merit, labels, present)
     cells = []
     for label, (row, column) in zip(present, places, strict=True):
         cells.append(
