@@ -81,8 +81,8 @@ def _seed(rng: np.random.Generator, culture: Culture, extent_um: tuple[float, fl
     # Whoever takes the picture frames a cell: the one nearest the middle is brought into the middle part.
     extent = np.asarray(extent_um, np.float32)
     nearest = seeds[int(np.abs(seeds - border - extent / 2).max(axis=1).argmin())]
-    seeds = seeds - nearest + border + extent * rng.uniform(0.3, 0.7, 2).astype(np.float32)
-    return seeds - np.float32(border)
+    framed: Floats = (seeds - nearest + extent * rng.uniform(0.3, 0.7, 2)).astype(np.float32)
+    return framed
 
 
 def _spread(
