@@ -1,0 +1,48 @@
+"""Releasing checkpoints: the routing the paper ends on, half the bytes, and no network in the wrong place."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY_METADATA, write_resources
+
+from model import checkpoint
+from model.errors import UserError
+from model.predictor import Predictor
+from model.vocabulary import Modality, Organelle
+from training.release import UNIFIED, release
+
+
+def sources(folder: Path) -> dict[str, Path]:
+    names = {f"pix2pix-{m.lower()}": f"pix2pix-{m.lower()}" for m in Modality} | {UNIFIED: "unified"}
+    return {name: folder / f"{file}.safetensors" for name, file in names.items()}
+
+
+def test_what_is_released_predicts_as_before(resources: Path, tmp_path: Path) -> None:
+    release(sources(resources), tmp_path)
+    image = np.random.default_rng(0).integers(0, 65535, (40, 48)).astype(np.uint16)
+    with Predictor.open(resources, rotations=1) as before, Predictor.open(tmp_path, rotations=1) as after:
+        for modality in (*Modality, None):
+            old, new = before.predict(image, modality), after.predict(image, modality)
+            for organelle in Organelle:  # half precision is stored, and little is lost by it
+                difference = old[organelle].astype(float) - new[organelle]
+                assert np.abs(difference).max() < 200
+        origin = after.provenance(Modality.DIC, None)
+    assert origin[Organelle.ACTIN]["checkpoint"] == UNIFIED
+    assert origin[Organelle.NUCLEUS]["checkpoint"] == "pix2pix-dic"
+
+
+def test_stored_at_half_the_size(resources: Path, tmp_path: Path) -> None:
+    release(sources(resources), tmp_path)
+    before = checkpoint.load(resources / "unified.safetensors")[0].state_dict().values()
+    weights = sum(tensor.numel() for tensor in before)
+    assert (tmp_path / "unetplusplus.safetensors").stat().st_size < 2 * weights + 20_000
+
+
+def test_a_network_of_another_modality_is_refused(tmp_path: Path) -> None:
+    blind = replace(TINY_METADATA, modalities=(Modality.BF,), labels={Modality.BF: tuple(Organelle)})
+    folder = write_resources(tmp_path, {"pix2pix-pc": blind})
+    with pytest.raises(UserError, match=r"saw BF, expected PC for pix2pix-pc"):
+        release(sources(folder), tmp_path / "out")
+    assert not (tmp_path / "out" / "routing.json").exists()
