@@ -2,25 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from model.generator import ResnetGenerator
-from model.unetplusplus import UNetPlusPlus
 from model.vocabulary import Organelle
 
-Network = ResnetGenerator | UNetPlusPlus
-
-NETWORKS: dict[str, type[ResnetGenerator] | type[UNetPlusPlus]] = {
-    "resnet": ResnetGenerator,
-    "unetplusplus": UNetPlusPlus,
-}
+NetworkName = Literal["resnet", "unetplusplus"]
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Everything that decides a network's shape; ValueError where it describes none."""
 
-    network: Literal["resnet", "unetplusplus"]
+    network: NetworkName
     width: int  # channels at full resolution; the paper's generator has 64
     organelles: tuple[Organelle, ...] = tuple(Organelle)  # one head each, in the order of the output
     blocks: int = 9  # residual blocks; the UNet++ has none
@@ -28,8 +21,8 @@ class Architecture:
     dropout: float = 0.0  # probability while training; never active in eval mode
 
     def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise ValueError(f"network {self.network!r}, expected one of {sorted(NETWORKS)}")
+        if self.network not in get_args(NetworkName):
+            raise ValueError(f"network {self.network!r}, expected one of {sorted(get_args(NetworkName))}")
         # The bounds keep a forged checkpoint from asking for more than a computer has.
         if not 1 <= self.width <= 512 or not 0 <= self.blocks <= 64 or not 0 <= self.dropout < 1:
             raise ValueError(
@@ -55,8 +48,3 @@ class Architecture:
             if type(values[key]) is not kind:
                 raise ValueError(f"architecture with {key} {values[key]!r}, expected {kind.__name__}")
         return cls(**{**values, "organelles": tuple(Organelle(name) for name in values["organelles"])})
-
-
-def build(architecture: Architecture) -> Network:
-    """A network of this architecture with fresh weights, drawn from torch's global generator."""
-    return NETWORKS[architecture.network](architecture)

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from model.architecture import Architecture, Network, build
+from model.architecture import Architecture
 from model.errors import UserError
 from model.files import whole_or_absent
+from model.network import Network, build
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality, Organelle
 

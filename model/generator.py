@@ -4,18 +4,16 @@ Shape suffixes: B samples, C channels, O organelles, Y rows, X columns.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.architecture import Architecture
 from model.dynamic import first_convolution
 from model.layers import InstanceNorm, SinglePlaneConv2d, asked_heads, check_plane, initialise
 from model.vocabulary import Organelle
-
-if TYPE_CHECKING:
-    from model.architecture import Architecture
 
 
 class ResidualBlock(nn.Module):
@@ -78,7 +76,7 @@ class ResnetGenerator(nn.Module):
 
     stride: ClassVar[int] = 4
 
-    def __init__(self, architecture: "Architecture") -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.encoder = Encoder(architecture.width, architecture.blocks, architecture.dropout, architecture.dynamic)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import __version__
-from model.architecture import NETWORKS, Network
 from model.checkpoint import CheckpointMetadata, file_sha256, load, read_metadata
 from model.dynamic import modality_code
 from model.errors import UserError
+from model.network import NETWORKS, Network
 from model.resample import grid_shape, resample, resample_image
 from model.rotation import QUARTER_TURNS, predict_rotated
 from model.routing import Route, Routing

@@ -6,18 +6,16 @@ Shape suffixes: B samples, C channels, O organelles, Y rows, X columns.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.architecture import Architecture
 from model.dynamic import first_convolution
 from model.layers import InstanceNorm, asked_heads, check_plane, initialise
 from model.vocabulary import Organelle
-
-if TYPE_CHECKING:
-    from model.architecture import Architecture
 
 CHANNEL_PLAN = (1, 2, 4, 8, 8)  # times the width, from full resolution down; a 16 would double the parameters
 SLOPE = 0.1  # of the leaky ReLU
@@ -58,7 +56,7 @@ class UNetPlusPlus(nn.Module):
 
     stride: ClassVar[int] = 16
 
-    def __init__(self, architecture: "Architecture") -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         channels = [architecture.width * factor for factor in CHANNEL_PLAN]

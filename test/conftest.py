@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from model import checkpoint
-from model.architecture import Architecture, build
+from model.architecture import Architecture
 from model.checkpoint import CheckpointMetadata
+from model.network import build
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality, Organelle
 

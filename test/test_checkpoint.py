@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.architecture import Architecture, build
+from model.architecture import Architecture
 from model.checkpoint import CheckpointMetadata, _pack, file_sha256, load, read_metadata, save
 from model.errors import UserError
+from model.network import build
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality, Organelle
 

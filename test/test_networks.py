@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from model.architecture import NETWORKS, Architecture, build
+from model.architecture import Architecture
 from model.dynamic import DynamicConv2d, modality_code
 from model.layers import InstanceNorm, SinglePlaneConv2d
+from model.network import NETWORKS, build
 from model.vocabulary import Modality, Organelle
 
 CODE = modality_code([Modality.BF, Modality.DIC])

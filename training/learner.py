@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.architecture import Network, build
 from model.dynamic import modality_code
 from model.errors import UserError
 from model.generator import ResnetGenerator
+from model.network import Network, build
 from training.discriminator import Discriminators
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weighted_l1
 from training.recipe import Settings
