@@ -53,11 +53,13 @@ def main() -> None:
     parser.add_argument("--resources", type=Path, default=ROOT / "resources")
     parser.add_argument("--fields", type=int, default=12, help="fields for each modality")
     options = parser.parse_args()
-    data = options.output / "data"
-    command("simulate.py", "--output", data, "--fields", options.fields, "--seed", UNSEEN_SEED)
+    data, only_dic = options.output / "data", options.output / "data-dic"
+    unseen = ("--fields", options.fields, "--seed", UNSEEN_SEED)
+    command("simulate.py", "--output", data, *unseen)
+    command("simulate.py", "--output", only_dic, *unseen, "--modalities", Modality.DIC)  # the same fields again
     shipped = score(data, options.resources, options.output / "shipped")
     other = with_actin_by_pix2pix(options.resources, options.output / "resources-actin-by-pix2pix")
-    contrast = score(data, other, options.output / "actin-by-pix2pix")[Modality.DIC][Organelle.ACTIN]
+    contrast = score(only_dic, other, options.output / "actin-by-pix2pix")[Modality.DIC][Organelle.ACTIN]
 
     print("\n| | " + " | ".join(f"{m} PCC | {m} SSIM" for m in Modality) + " |\n|" + "---|" * 7)
     for organelle in Organelle:

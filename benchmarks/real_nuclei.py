@@ -4,13 +4,14 @@
 
 Study_101 (bright field, 20x, Hoechst) is split by acquisition, the first word of a field's name: in the order of
 their names the acquisitions go in turn to half A, on which settings may be chosen, and half B, which is reported.
-Study_102 is one field in phase contrast, scored plane by plane. Prints Markdown and writes
+Study_102 is one field in phase contrast, of which the planes in focus are scored. Prints Markdown and writes
 benchmarks/results/real_nuclei.json; predictions and the report stay in --output, outside the repository.
 """
 
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from model.vocabulary import Organelle
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "real_nuclei.json"
+IN_FOCUS = (10, 11, 12)  # z planes of Study_102
 
 
 def halves(index: Path) -> dict[int, str]:
@@ -34,11 +36,21 @@ def halves(index: Path) -> dict[int, str]:
     return {image: "AB"[order.index(name) % 2] for image, name in acquisition.items()}
 
 
-def scores(study: Path, predictions: Path) -> dict[tuple[int, int], float]:
-    """Nucleus PCC by (image, z) of one study."""
+def copy_in_focus(study: Path, folder: Path) -> Path:
+    """The planes of a study that are in focus, in a folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in study.iterdir():
+        name = parse(path.name)
+        if isinstance(name, InputName) and name.z in IN_FOCUS:
+            shutil.copy(path, folder)
+    return folder
+
+
+def scores(study: Path, predicted: Path, predictions: Path) -> dict[tuple[int, int], float]:
+    """Nucleus PCC by (image, z) of the inputs in ``predicted``, against the truths in ``study``."""
     found = {}
     folder = predictions / "images" / f"{Organelle.NUCLEUS}-fluorescence-ome-tiff"
-    for path in sorted(study.iterdir()):
+    for path in sorted(predicted.iterdir()):
         name = parse(path.name)
         if isinstance(name, InputName):
             truth = read_plane(study / TargetName(name.image, Organelle.NUCLEUS).filename).pixels
@@ -57,9 +69,10 @@ def main() -> None:
     document: dict[str, object] = {}
     for name in options.studies:
         study, output = options.real / name, options.output / name
-        arguments = ["--input", study, "--output", output, "--resources", options.resources]
+        inputs = study if name == "Study_101" else copy_in_focus(study, options.output / f"{name}-in-focus")
+        arguments = ["--input", inputs, "--output", output, "--resources", options.resources]
         subprocess.run([sys.executable, str(ROOT / "inference.py"), *map(str, arguments)], check=True)
-        found = scores(study, output)
+        found = scores(study, inputs, output)
         if name == "Study_101":
             half = halves(options.real / "index_Study_101.tsv")
             for part in "AB":
