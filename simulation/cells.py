@@ -99,11 +99,12 @@ def _spread(
         common + 0.25 * rng.standard_normal(len(seeds)) if aligned else rng.uniform(0, np.pi, len(seeds))
     ).astype(np.float32)
     elongations = rng.uniform(*culture.cells.elongation, len(seeds)).astype(np.float32)
+    limit = 1.5 if culture.epithelial else 1.0  # epithelial cells spread until they meet a neighbour
     for index, (y, x) in enumerate(seeds):
         radius = np.sqrt(culture.area_um2 * rng.lognormal(0, 0.3) / np.pi)
         modes = radial_modes(rng, culture.ruggedness, 1.2)
         lobes = int(rng.integers(culture.cells.protrusions[0], culture.cells.protrusions[1] + 1))
-        reach = radius * (2.6 if lobes else 1.5) * np.sqrt(elongations[index])
+        reach = limit * radius * (2.6 if lobes else 1.5) * np.sqrt(elongations[index])
         rows = slice(max(0, int((y - reach) / pixel)), min(shape[0], int((y + reach) / pixel) + 1))
         columns = slice(max(0, int((x - reach) / pixel)), min(shape[1], int((x + reach) / pixel) + 1))
         if rows.start >= rows.stop or columns.start >= columns.stop:
@@ -118,7 +119,7 @@ def _spread(
         for _ in range(lobes):
             relative += _protrusion(rng, angle)
         score = np.hypot(along, across) / (radius * relative)
-        closer = (score < nearest[rows, columns]) & (score < 1)
+        closer = (score < nearest[rows, columns]) & (score < limit)
         nearest[rows, columns][closer] = score[closer]
         labels[rows, columns][closer] = index + 1
     return labels, directions, elongations

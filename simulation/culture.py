@@ -6,7 +6,7 @@ J. 119, 2020). Ranges without a source (mitochondria, vesicles, fibres) are prio
 that has met more than reality holds finds reality familiar (domain randomisation).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> C
     """Draw one study's culture.
 
     ``low_magnification`` favours what 20x time-lapse assays show: small epithelial cells under many round
-    lymphocyte-like ones.
+    lymphocyte-like ones, in three of four studies as a closed sheet of smooth cells.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -111,7 +111,7 @@ def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> C
     smallest = log_uniform(2.6, 4.5) if lymphocytes else log_uniform(4.5, 8)
     medium = uniform(*MEDIUM_INDEX)
     area = log_uniform(*cells.area_um2)
-    return Culture(
+    culture = Culture(
         cells=cells,
         area_um2=area,
         confluence=float(rng.choice([0.3, 0.6, 0.85, 1.0, 1.0])) if rng.random() < 0.9 else 0.1,
@@ -158,4 +158,20 @@ def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> C
             Organelle.TUBULIN: uniform(0.15, 0.45),
             Organelle.ACTIN: uniform(0.10, 0.40),
         },
+    )
+    if not low_magnification or rng.random() < 0.25:
+        return culture
+    return replace(
+        culture,
+        confluence=float(rng.choice([0.6, 0.85, 1.0, 1.0])),
+        epithelial=bool(rng.random() < 0.8),
+        ruggedness=uniform(0.03, 0.12),
+        granularity=log_uniform(0.006, 0.05),
+        chromatin=log_uniform(0.0002, 0.0015),
+        mitochondria=uniform(0.004, 0.018),
+        fibres=uniform(0.002, 0.010),
+        vesicles=log_uniform(0.010, 0.040),
+        vesicle_density=log_uniform(0.003, 0.15),
+        droplets_per_cell=log_uniform(0.3, 6) if rng.random() < 0.4 else 0.0,
+        round_radius_um=(min(smallest, 4.5), min(smallest, 4.5) * uniform(1.05, 1.4)),
     )
