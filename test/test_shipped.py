@@ -1,0 +1,62 @@
+"""What a stranger gets with the clone: checkpoints that say what they are and predict test/input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.metrics import pcc
+from model import checkpoint
+from model.naming import InputName, TargetName, parse
+from model.ome import read_plane
+from model.predictor import Predictor
+from model.routing import Routing
+from model.vocabulary import Modality, Organelle
+
+ROOT = Path(__file__).resolve().parents[1]
+RESOURCES, INPUTS = ROOT / "resources", ROOT / "test" / "input"
+LARGEST_BYTES = 32_000_000
+
+
+def inputs() -> list[Path]:
+    return [path for path in sorted(INPUTS.rglob("*.tiff")) if isinstance(parse(path.name), InputName)]
+
+
+def test_the_papers_ensemble_is_routed() -> None:
+    routing = Routing.read(RESOURCES)
+    for modality in Modality:
+        ways = routing.routes[modality]
+        own = f"pix2pix-{modality.lower()}"
+        expected = {o: own for o in Organelle}
+        if modality is Modality.DIC:
+            expected[Organelle.ACTIN] = "unetplusplus"
+        assert {organelle: route.checkpoint for organelle, route in ways.items()} == expected
+
+
+def test_checkpoints_are_small_and_honest() -> None:
+    files = Routing.read(RESOURCES).checkpoints.values()
+    assert sum(path.stat().st_size for path in RESOURCES.iterdir()) <= LARGEST_BYTES
+    for file in files:
+        _, metadata = checkpoint.load(file.path)
+        assert metadata.trained_on == "simulated cells"
+        assert Organelle.ACTIN not in metadata.labels.get(Modality.DIC, ())
+    assert "simulated" in (RESOURCES / "MODEL_CARD.md").read_text().lower()
+
+
+def test_inputs_of_all_modalities_are_there() -> None:
+    assert {read_plane(path).modality for path in inputs()} == set(Modality)
+
+
+@pytest.mark.parametrize("path", inputs(), ids=lambda path: path.name)
+def test_organelles_are_seen_in_the_shipped_inputs(path: Path) -> None:
+    name = parse(path.name)
+    assert isinstance(name, InputName)
+    plane = read_plane(path)
+    with Predictor.open(RESOURCES, device="cpu", rotations=1) as predictor:
+        predictions = predictor.predict(plane.pixels, plane.modality, pixel_size_um=plane.pixel_size_um)
+    found = {}
+    for organelle, prediction in predictions.items():
+        truth = read_plane(path.with_name(TargetName(name.image, organelle).filename)).pixels
+        found[organelle] = pcc(prediction.astype(np.float64), truth.astype(np.float64))
+    # A blank, shuffled or mis-routed prediction is near 0; what good ones reach stands in the docs.
+    assert np.mean(list(found.values())) > 0.4, found
