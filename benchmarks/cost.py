@@ -2,11 +2,10 @@
 
     OMP_NUM_THREADS=2 python -m benchmarks.cost
 
-For each case a simulated field is rendered at the size, and the command runs with the shipped checkpoints. Prints a
-Markdown table and writes benchmarks/results/cost.json.
+The images are the bright-field input of test/input, repeated to the size; the shipped checkpoints predict them with
+four rotations. Prints a Markdown table.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -14,15 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
+from model.ome import read_plane, write_plane
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).with_name("results") / "cost.json"
-CASES = (  # side in pixels, setting of the microscope, modality, overlap, rotations
-    (512, "challenge", "BF", 0.8, 4),
-    (512, "low", "BF", 0.8, 4),
-    (512, "challenge", "DIC", 0.8, 4),
-    (2048, "challenge", "BF", 0.5, 4),
-    (2048, "low", "BF", 0.5, 4),
-)
+SOURCE = ROOT / "test" / "input" / "Study_1" / "image_1_BF_z0.ome.tiff"
+CASES = ((512, 0.1, 0.8), (512, 0.3, 0.8), (2048, 0.1, 0.5))  # side in pixels, pixel size in µm, overlap
 
 
 def measure(command: list[str]) -> tuple[float, float]:
@@ -37,22 +34,16 @@ def measure(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    rows = []
-    print("| image | setting | modality | overlap | rotations | s in all | peak GB |\n|" + "---|" * 7)
-    for size, setting, modality, overlap, rotations in CASES:
+    pixels = read_plane(SOURCE).pixels
+    print("| image | µm a pixel | overlap | s in all | peak GB |\n|" + "---|" * 5)
+    for size, pixel_um, overlap in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            simulate = ["--fields", "1", "--planes", "1", "--seed", "7", "--size", str(size), "--setting", setting]
-            simulate += ["--modalities", modality, "--output", f"{folder}/data"]
-            subprocess.run(
-                [sys.executable, str(ROOT / "simulate.py"), *simulate], check=True, stdout=subprocess.DEVNULL
-            )
-            infer = ["--input", f"{folder}/data", "--output", f"{folder}/out"]
-            infer += ["--overlap", str(overlap), "--rotations", str(rotations)]
-            seconds, gigabytes = measure([sys.executable, str(ROOT / "inference.py"), *infer])
-        rows.append((f"{size} x {size}", setting, modality, overlap, rotations, round(seconds, 1), round(gigabytes, 2)))
-        print("| " + " | ".join(map(str, rows[-1])) + " |", flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+            image = np.tile(pixels, [-(-size // side) for side in pixels.shape])[:size, :size]
+            path = Path(folder) / "in" / "cells_BF_1.ome.tiff"
+            write_plane(path, image, channel="BF", pixel_size_um=(pixel_um, pixel_um))
+            command = [sys.executable, str(ROOT / "inference.py"), "--overlap", str(overlap)]
+            seconds, gigabytes = measure([*command, "--input", f"{folder}/in", "--output", f"{folder}/out"])
+        print(f"| {size} x {size} | {pixel_um} | {overlap} | {seconds:.1f} | {gigabytes:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
