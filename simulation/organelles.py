@@ -127,7 +127,8 @@ def draw_actin(
     cortex = resize(rim, grid.shape) * culture.cortex
     add_column(specimen.density[Organelle.ACTIN], grid, grid.everywhere, np.zeros_like(height), height, 0.25 * cortex)
     low, high = 0.2 * height, 0.8 * height
-    add_column(specimen.optical_path, grid, grid.everywhere, low, high, 0.3 * culture.membrane * np.minimum(cortex, 2))
+    index = 0.3 * culture.membrane + 0.5 * culture.fibres  # the cortex is a looser mesh of what the fibres are made of
+    add_column(specimen.optical_path, grid, grid.everywhere, low, high, index * np.minimum(cortex, 2))
 
 
 def draw_granules(
