@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help predict test test-slow lint clean
+.PHONY: help predict test test-slow test-container lint clean
 
 help:
 	@echo "make predict    predict test/input -> test/output with the shipped checkpoints"
 	@echo "make test       ruff, mypy and the fast test suite"
 	@echo "make test-slow  the slow tests"
+	@echo "make test-container  faults in a real container; needs Docker and ./build.sh"
 	@echo "make clean      remove the virtual environment and test/output"
 
 $(VENV)/.predict: requirements.txt constraints.txt
@@ -34,6 +35,9 @@ test: lint
 
 test-slow: $(VENV)/.dev
 	$(RUN) -m pytest -m slow
+
+test-container: $(VENV)/.dev
+	$(RUN) -m pytest -m container
 
 clean:
 	rm -rf $(VENV) test/output

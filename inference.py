@@ -8,15 +8,16 @@ stdout, warnings and errors to stderr; its last line says what went wrong. Exit 
 
 import argparse
 import logging
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.batch import Wishes, predict_cases
 from model.errors import UserError
-from model.naming import modality_token
-from model.ome import Plane, read_plane, write_plane
+from model.files import prepare_folder
 from model.predictor import Predictor
 from model.rotation import QUARTER_TURNS
 from model.routing import resources_folder
@@ -46,28 +47,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def predict_all(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     cases = discover(options.input, options.output)
-    resources = options.resources or resources_folder(DEFAULT_RESOURCES)
-    with Predictor.open(
-        resources,
-        device=options.device,
-        overlap=options.overlap,
-        rotations=options.rotations,
-        rescale=options.rescale,
-    ) as predictor:
-        log.info(f"{count(cases)} to predict on {predictor.device}, networks from {resources}")
-        log.info(f"windows overlap by {options.overlap:g}, rotations averaged: {options.rotations}")
-        for name, metadata in predictor.checkpoints.items():
-            log.info(f"{name}: trained on {metadata.trained_on}")
-        failures: list[str] = []
-        for number, case in enumerate(cases, start=1):
-            begun = time.perf_counter()
-            try:
-                outcome = predict_case(case, predictor, options)
-            except Exception as error:  # whatever is wrong with one image must not cost the others
-                outcome = "failed"
-                failures.append(in_one_sentence(case, error))
-                log.error(failures[-1])
-            log.info(f"[{number}/{len(cases)}] {title(case)}: {outcome}, {time.perf_counter() - begun:.1f} s")
+    prepare_folder(options.output)
+    with open_predictor(options) as predictor:
+        log.info(f"{count(cases)} to predict, to {options.output}")
+        failures = predict_and_report(cases, predictor, options)
     seconds = time.perf_counter() - started
     log.info(f"{len(cases) - len(failures)} of {count(cases)} predicted in {seconds:.1f} s, in {options.output}")
     if failures and len(cases) > 1:
@@ -75,56 +58,51 @@ def predict_all(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def predict_case(case: Case, predictor: Predictor, options: argparse.Namespace) -> str:
-    """Read, predict, and only when all four organelles are there, write; returns in words what it was."""
-    plane = read_plane(case.source)
-    modality = find_modality(case, plane, options)
-    if doubt := predictor.doubt_about_scale(modality, plane.pixel_size_um):
-        log.warning(f"{title(case)}: {doubt}.")
-    predictions = predictor.predict(plane.pixels, modality, pixel_size_um=plane.pixel_size_um)
-    provenance = predictor.provenance(modality, plane.pixel_size_um)
-    for organelle, prediction in predictions.items():
-        write_plane(
-            case.outputs[organelle],
-            prediction,
-            channel=organelle.label,
-            pixel_size_um=plane.pixel_size_um,
-            provenance=provenance[organelle],
-        )
-    height, width = plane.pixels.shape
-    return f"{height} x {width} px, {modality or 'unknown modality'}"
+def open_predictor(options: argparse.Namespace) -> Predictor:
+    """The predictor that the options ask for, announced with what its networks were trained on."""
+    resources = options.resources or resources_folder(DEFAULT_RESOURCES)
+    predictor = Predictor.open(
+        resources,
+        device=options.device,
+        overlap=options.overlap,
+        rotations=options.rotations,
+        rescale=options.rescale,
+    )
+    log.info(f"networks from {resources} on {predictor.device}")
+    log.info(f"windows overlap by {options.overlap:g}, rotations averaged: {options.rotations}")
+    for name, metadata in predictor.checkpoints.items():
+        log.info(f"{name}: trained on {metadata.trained_on}")
+    return predictor
 
 
-def find_modality(case: Case, plane: Plane, options: argparse.Namespace) -> Modality | None:
-    """What the file says itself comes first, then its name at upload, then --modality."""
-    if plane.modality is not None:
-        return plane.modality
-    if case.original_name and (named := modality_token(case.original_name)):
-        return named
-    if options.modality is not None:
-        return Modality(options.modality)
-    lacking = f"{title(case)}: nothing tells whether this is BF, PC or DIC"
-    if options.strict:
-        raise UserError(f"{lacking}, expected its channel name, its file name or --modality to say so.")
-    log.warning(f"{lacking}, so the unified network predicts all organelles.")
-    return None
+def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: argparse.Namespace) -> list[str]:
+    """Predict every case, one logged line each; returns a sentence for each that failed."""
+    wishes = Wishes(Modality(options.modality) if options.modality else None, options.strict, options.force)
+    failures: list[str] = []
+    for number, outcome in enumerate(predict_cases(cases, predictor, wishes), start=1):
+        if outcome.error is not None:
+            words, source = in_one_sentence(outcome.error), outcome.case.source
+            failures.append(words if source.name in words else f"{source}: {words}")
+            log.error(failures[-1])
+        log.info(f"[{number}/{len(cases)}] {outcome.case.title}: {outcome.words}, {outcome.seconds:.1f} s")
+    return failures
 
 
-def in_one_sentence(case: Case, error: Exception) -> str:
-    """Name the image and what happened to it; where the fault may be ours, also show where it happened."""
+def in_one_sentence(error: Exception) -> str:
+    """What happened, in one line; where the fault may be ours, also log where it happened."""
     if isinstance(error, UserError):
         words = str(error)
     elif isinstance(error, OSError | MemoryError):
         words = str(error) or "not enough memory"
     else:
-        log.error(traceback.format_exc().rstrip())
+        log.error("".join(traceback.format_exception(error)).rstrip())
         words = f"unexpected {type(error).__name__}: {error}"
-    words = " ".join(words.split())
-    return words if case.source.name in words else f"{case.source}: {words}"
+    return " ".join(words.split())
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    description, epilog = (__doc__ or "").split("\n\n")
+def parse(arguments: Sequence[str] | None, words: str | None = __doc__) -> argparse.Namespace:
+    """The options of this command, and of serve.py, which describes itself in other words."""
+    description, epilog = (words or "").split("\n\n")
     parser = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
     add = parser.add_argument
     add(
@@ -145,6 +123,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rotations", type=int, choices=list(QUARTER_TURNS), default=4, help="to average over (%(default)s)")
     add("--modality", choices=list(Modality), help="of images that neither metadata nor name tell it of")
     add("--strict", action="store_true", help="make an unknown modality an error instead of a warning")
+    add("--force", action="store_true", help="predict also what is in --output already, made by the same networks")
     add("--no-rescale", dest="rescale", action="store_false", help="do not resample to the pixel size learned")
     return parser.parse_args(arguments)
 
@@ -170,13 +149,10 @@ def log_to_standard_streams() -> None:
         ours.propagate = False
 
 
-def title(case: Case) -> str:
-    return f"{case.source.name} ({case.original_name})" if case.original_name else case.source.name
-
-
 def count(cases: Sequence[Case]) -> str:
     return f"{len(cases)} image{'' if len(cases) == 1 else 's'}"
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a container's first process ignores it
     raise SystemExit(run())

@@ -132,15 +132,6 @@ def read_metadata(path: Path) -> CheckpointMetadata:
     return _metadata(path, document)
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of the file's bytes, as `routing.json` states it; UserError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: found no readable file ({error.strerror}), expected a checkpoint.") from error
-
-
 def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     expected = f"a checkpoint of format {FORMAT_VERSION}"
     try:

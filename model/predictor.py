@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import __version__
-from model.checkpoint import CheckpointMetadata, file_sha256, load, read_metadata
+from model.checkpoint import CheckpointMetadata, load, read_metadata
 from model.dynamic import modality_code
 from model.errors import UserError
+from model.files import file_sha256
 from model.network import NETWORKS, Network
 from model.resample import grid_shape, resample, resample_image
 from model.rotation import QUARTER_TURNS, predict_rotated
@@ -116,6 +117,11 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def load_networks(self) -> None:
+        """Load every network now, so that no image waits for one; UserError where a checkpoint is damaged."""
+        for name in self.checkpoints:
+            self._network(name)
 
     def close(self) -> None:
         """Let go of the networks and their memory; `predict` raises ValueError from here on."""
@@ -221,9 +227,7 @@ class Predictor:
 
     def _run_network(self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor) -> Tensor:
         """The asked heads of one network over all rotations: (1, Y, X) to float32 (C, Y, X), C as `heads`."""
-        if name not in self._networks:
-            self._networks[name], _ = load(self._routing.checkpoints[name].path, device=str(self.device))
-        network, metadata = self._networks[name], self.checkpoints[name]
+        network, metadata = self._network(name), self.checkpoints[name]
         stride = NETWORKS[metadata.architecture.network].stride
         code_13: Tensor | None = None
         if metadata.architecture.dynamic and modality is not None:
@@ -242,6 +246,11 @@ class Predictor:
             return predict_tiled(predict_batch, turned_1YX, plan, TILE_BATCH)
 
         return predict_rotated(predict_turned, image_1YX, self.rotations)
+
+    def _network(self, name: str) -> Network:
+        if name not in self._networks:
+            self._networks[name], _ = load(self._routing.checkpoints[name].path, device=str(self.device))
+        return self._networks[name]
 
 
 def _verified_metadata(routing: Routing) -> dict[str, CheckpointMetadata]:

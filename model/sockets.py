@@ -30,6 +30,11 @@ class Case:
     original_name: str | None
     outputs: dict[Organelle, Path]
 
+    @property
+    def title(self) -> str:
+        """What to call it before its user: the file's name, and the one it had when uploaded."""
+        return f"{self.source.name} ({self.original_name})" if self.original_name else self.source.name
+
 
 def discover(input: Path, output: Path) -> list[Case]:
     """List the cases of an input folder in the order of their paths; nothing is opened but ``inputs.json``.

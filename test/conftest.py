@@ -11,6 +11,7 @@ import torch
 from model import checkpoint
 from model.architecture import Architecture
 from model.checkpoint import CheckpointMetadata
+from model.files import file_sha256
 from model.network import build
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality, Organelle
@@ -46,7 +47,7 @@ def write_resources(folder: Path, changes: Mapping[str, CheckpointMetadata] | No
     routes["DIC"]["actin"] = "unified/actin"
     routes["unknown"] = {o.value: f"unified/{o}" for o in Organelle}
     files = {name: f"{name}.safetensors" for name in metadata}
-    entries = {n: {"file": f, "sha256": checkpoint.file_sha256(folder / f)} for n, f in files.items()}
+    entries = {n: {"file": f, "sha256": file_sha256(folder / f)} for n, f in files.items()}
     (folder / "routing.json").write_text(json.dumps({"format": 1, "checkpoints": entries, "routes": routes}))
     return folder
 

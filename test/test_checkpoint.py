@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from model.architecture import Architecture
-from model.checkpoint import CheckpointMetadata, _pack, file_sha256, load, read_metadata, save
+from model.checkpoint import CheckpointMetadata, _pack, load, read_metadata, save
 from model.errors import UserError
+from model.files import file_sha256
 from model.network import build
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality, Organelle

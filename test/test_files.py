@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from model.files import whole_or_absent, write_text
+from model.files import prepare_folder, whole_or_absent, write_text
 
 
 def test_a_failed_write_keeps_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -32,3 +32,27 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
 def test_missing_folders_are_made(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "b.txt", "µm")
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "µm"
+
+
+def test_a_folder_is_prepared_or_named(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: nothing can be written there .* expected a folder that user \d+ may"):
+        prepare_folder(tmp_path / "file")
+
+
+def test_what_a_killed_writer_left_is_removed_but_not_what_is_being_written(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), whole_or_absent(tmp_path / "images" / "a") as file:
+        (left,) = (tmp_path / "images").iterdir()
+        prepare_folder(tmp_path)
+        assert left.exists()
+        os.utime(left, (0, 0))
+        prepare_folder(tmp_path)
+        assert not left.exists()
+        file.write(b"whoever writes still can")
+        raise KeyboardInterrupt
+    (tmp_path / "images" / ".write-notes").touch()
+    os.utime(tmp_path / "images" / ".write-notes", (0, 0))
+    prepare_folder(tmp_path)
+    assert (tmp_path / "images" / ".write-notes").exists()

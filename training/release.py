@@ -13,7 +13,7 @@ from pathlib import Path
 
 from model import checkpoint
 from model.errors import UserError
-from model.files import write_text
+from model.files import file_sha256, write_text
 from model.vocabulary import Modality, Organelle
 
 UNIFIED = "unetplusplus"
@@ -44,7 +44,7 @@ def release(sources: dict[str, Path], output: Path) -> None:
             )
         target = output / f"{name.replace('-', '_')}.safetensors"
         checkpoint.save(target, network, metadata, half=True)
-        files[name] = {"file": target.name, "sha256": checkpoint.file_sha256(target)}
+        files[name] = {"file": target.name, "sha256": file_sha256(target)}
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {metadata.recipe}, trained on {metadata.trained_on}")
     document = {"format": 1, "checkpoints": files, "routes": routes()}
     write_text(output / "routing.json", json.dumps(document, indent=2) + "\n")

@@ -17,7 +17,7 @@ import torch
 from model import __version__, checkpoint
 from model.checkpoint import CheckpointMetadata
 from model.errors import UserError
-from model.files import whole_or_absent
+from model.files import file_sha256, whole_or_absent
 from model.vocabulary import Modality
 from training.index import Index
 from training.journal import Journal, Progress, duration
@@ -97,7 +97,7 @@ class Trainer:
         if replace(metadata.architecture, dropout=ours.dropout) != ours:
             raise UserError(f"{path}: is a {metadata.architecture}, expected a {ours}")
         self.learner.start_from(network)
-        self.initial_sha256 = checkpoint.file_sha256(path)
+        self.initial_sha256 = file_sha256(path)
 
     @property
     def minutes(self) -> float:

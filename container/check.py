@@ -1,0 +1,95 @@
+"""Look at what a container wrote, as the platform will: one file a socket, imported by panimg, with the right pixels.
+
+``--cases`` holds ``<case>/output/images/<socket>/``, ``--expected`` holds ``images/<socket>/<case>.tiff``.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import panimg
+from panimg.image_builders.metaio_mhd_mha import image_builder_mhd
+from panimg.image_builders.tiff import image_builder_tiff
+
+from model.ome import read_plane
+
+LOWEST_PSNR_DB = 50.0
+"""Against the range of the expected image. The same weights on another CPU reach 80 and more, and a GPU comes near;
+one grey level in 300 is 50; a wrong network, rotation or scale stays below 30."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output socket of one case, in words; `good` where all is as it should be."""
+
+    case: str
+    socket: str
+    imported: str
+    psnr: str
+    good: bool
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=Path, required=True)
+    parser.add_argument("--expected", type=Path, required=True)
+    options = parser.parse_args()
+    images = options.expected / "images"
+    wanted = sorted(images.rglob("*.tiff"))
+    if not wanted:
+        print(f"{images}: holds no image, expected those of every case", file=sys.stderr)
+        return 1
+    rows = []
+    for path in wanted:
+        socket, *parts = path.relative_to(images).with_suffix("").parts
+        rows.append(look(options.cases, "/".join(parts), socket, path))
+    show(rows)
+    return 0 if all(row.good for row in rows) else 1
+
+
+def look(cases: Path, case: str, socket: str, expected: Path) -> Row:
+    folder = cases / case / "output" / "images" / socket
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if len(files) != 1:
+        return Row(case, socket, f"{len(files)} files", "-", False)
+    (name,) = (path.stem for path in (cases / case / "input").rglob("*.tiff"))
+    if files[0].name != f"{name}.tiff":
+        return Row(case, socket, f"named {files[0].name}", "-", False)
+    with tempfile.TemporaryDirectory() as imported:
+        result = panimg.convert(
+            input_directory=folder,
+            output_directory=Path(imported),
+            builders=[image_builder_mhd, image_builder_tiff],
+            post_processors=[],
+        )
+    if len(result.new_images) != 1:
+        return Row(case, socket, f"panimg made {len(result.new_images)} images", "-", False)
+    (image,) = result.new_images
+    voxel = " x ".join(f"{1000 * (size or 0):.4f}" for size in (image.voxel_width_mm, image.voxel_height_mm))
+    psnr = psnr_db(read_plane(files[0]).pixels, read_plane(expected).pixels)
+    words = f"{image.width} x {image.height} px of {voxel} µm"
+    return Row(case, socket, words, f"{psnr:.1f}", psnr >= LOWEST_PSNR_DB)
+
+
+def psnr_db(found: np.ndarray, expected: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB over the expected image's range; -inf for another shape."""
+    if found.shape != expected.shape:
+        return -math.inf
+    error = float(np.mean((found.astype(np.float64) - expected) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(float(np.ptp(expected)) ** 2 / error)
+
+
+def show(rows: list[Row]) -> None:
+    lines = [("case", "socket", "imported by panimg", "PSNR, dB", "")]
+    lines += [(row.case, row.socket, row.imported, row.psnr, "ok" if row.good else "WRONG") for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

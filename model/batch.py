@@ -1,0 +1,171 @@
+"""Many images through one predictor: the next is read and the last is written while the networks work.
+
+What was predicted before, from the same bytes by the same checkpoints at the same settings, is not done again:
+each output says in its provenance what made it.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import UserError
+from model.files import file_sha256
+from model.naming import modality_token
+from model.ome import Plane, read_plane, read_provenance, write_plane
+from model.predictor import Predictor
+from model.sockets import Case
+from model.vocabulary import Modality, Organelle
+
+log = logging.getLogger(__name__)
+
+Provenance = dict[Organelle, dict[str, str]]
+
+NOT_COMPARED = {"device"}
+"""A GPU's prediction is as good as a CPU's: half a batch may be done on either."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How to treat images: the modality of those that do not tell theirs, whether that is an error, doing all anew."""
+
+    modality: Modality | None = None
+    strict: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case: in words, or the error; seconds are those that the caller waited for it."""
+
+    case: Case
+    words: str
+    seconds: float
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One case as read: its plane, what tells its contrast, what its outputs will say, whether they are there."""
+
+    plane: Plane
+    modality: Modality | None
+    provenance: Provenance
+    done: bool
+
+
+def predict_cases(cases: Sequence[Case], predictor: Predictor, wishes: Wishes) -> Iterator[Outcome]:
+    """Predict case by case and yield each outcome, in order, once its four files are written.
+
+    At most three cases are in memory: one being read, one in the networks, one being written. An error of one
+    case is its outcome and costs no other. Warnings are logged. If the caller stops early, what is being
+    written is still finished, and what is not begun is dropped.
+    """
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        readings = (reader.submit(_read, case, predictor, wishes) for case in cases)
+        following = next(readings, None)
+        unfinished: tuple[Case, str, Future[None]] | None = None
+        since = time.perf_counter()
+
+        def outcome(case: Case, words: str, work: Future[None]) -> Outcome:
+            nonlocal since
+            error = work.exception()
+            before, since = since, time.perf_counter()
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            return Outcome(case, "failed" if error else words, since - before, error)
+
+        for case in cases:
+            reading, following = following, next(readings, None)
+            assert reading is not None, "as many are read as there are cases"
+            words, work = _predict(case, reading, predictor, writer)
+            if unfinished is not None:
+                yield outcome(*unfinished)
+            unfinished = case, words, work
+        if unfinished is not None:
+            yield outcome(*unfinished)
+
+
+def _read(case: Case, predictor: Predictor, wishes: Wishes) -> _Reading:
+    plane = read_plane(case.source)
+    modality = _find_modality(case, plane, wishes)
+    provenance = predictor.provenance(modality, plane.pixel_size_um)
+    sha256 = file_sha256(case.source)
+    for told in provenance.values():
+        told["input_sha256"] = sha256
+    done = not wishes.force and all(_is_done(case, organelle, told) for organelle, told in provenance.items())
+    return _Reading(plane, modality, provenance, done)
+
+
+def _predict(
+    case: Case, reading: Future[_Reading], predictor: Predictor, writer: ThreadPoolExecutor
+) -> tuple[str, Future[None]]:
+    """Run the networks on what was read and hand the result to the writer; an error waits in the future."""
+    try:
+        read = reading.result()
+        height, width = read.plane.pixels.shape
+        words = f"{height} x {width} px, {read.modality or 'unknown modality'}"
+        if read.done:
+            return f"{words}, is there already", _finished()
+        if read.modality is None:
+            log.warning(f"{_untold(case)}, so the unified network predicts all organelles.")
+        if doubt := predictor.doubt_about_scale(read.modality, read.plane.pixel_size_um):
+            log.warning(f"{case.title}: {doubt}.")
+        predictions = predictor.predict(read.plane.pixels, read.modality, pixel_size_um=read.plane.pixel_size_um)
+    except Exception as error:  # whatever is wrong with one image must not cost the others
+        return "failed", _finished(error)
+    return words, writer.submit(_write, case, predictions, read.plane.pixel_size_um, read.provenance)
+
+
+def _write(
+    case: Case,
+    predictions: Mapping[Organelle, NDArray[np.uint16]],
+    pixel_size_um: tuple[float, float] | None,
+    provenance: Provenance,
+) -> None:
+    for organelle, prediction in predictions.items():
+        write_plane(
+            case.outputs[organelle],
+            prediction,
+            channel=organelle.label,
+            pixel_size_um=pixel_size_um,
+            provenance=provenance[organelle],
+        )
+
+
+def _finished(error: Exception | None = None) -> Future[None]:
+    future: Future[None] = Future()
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+    return future
+
+
+def _find_modality(case: Case, plane: Plane, wishes: Wishes) -> Modality | None:
+    """What the file says itself comes first, then its name at upload, then what the user says."""
+    if plane.modality is not None:
+        return plane.modality
+    if case.original_name and (named := modality_token(case.original_name)):
+        return named
+    if wishes.modality is None and wishes.strict:
+        raise UserError(f"{_untold(case)}, expected its channel name, its file name or --modality to say so.")
+    return wishes.modality
+
+
+def _untold(case: Case) -> str:
+    return f"{case.title}: nothing tells whether this is BF, PC or DIC"
+
+
+def _is_done(case: Case, organelle: Organelle, told: Mapping[str, str]) -> bool:
+    """Whether the output is there, whole, and says of itself what it would say if it were made now."""
+    path = case.outputs[organelle]
+    try:
+        recorded = read_provenance(path)
+    except UserError:  # absent or no image of ours: to be made
+        return False
+    return all(recorded.get(key) == value for key, value in told.items() if key not in NOT_COMPARED)

@@ -1,0 +1,177 @@
+"""Many cases through one predictor: order, errors, what is there already, and being stopped."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY_METADATA, write_resources
+from test_inference import FAST, ROOT, write_image
+
+from model import batch
+from model.batch import Outcome, Wishes, predict_cases
+from model.errors import UserError
+from model.ome import read_plane, read_provenance
+from model.predictor import Predictor
+from model.sockets import discover
+from model.vocabulary import Modality, Organelle
+
+AS_EVER = Wishes()
+
+
+def go(folder: Path, resources: Path, wishes: Wishes = AS_EVER, *, overlap: float = 0) -> list[Outcome]:
+    cases = discover(folder / "in", folder / "out")
+    with Predictor.open(resources, device="cpu", overlap=overlap, rotations=1) as predictor:
+        return list(predict_cases(cases, predictor, wishes))
+
+
+def times_written(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted((folder / "out").rglob("*.tiff"))}
+
+
+def test_outcomes_come_in_the_order_of_the_cases_once_they_are_written(tmp_path: Path, resources: Path) -> None:
+    for name in "abcde":
+        write_image(tmp_path / f"in/{name}.tiff")
+    (tmp_path / "in/c.tiff").write_bytes(b"no image")
+    cases = discover(tmp_path / "in", tmp_path / "out")
+    with Predictor.open(resources, device="cpu", overlap=0, rotations=1) as predictor:
+        names = []
+        for outcome in predict_cases(cases, predictor, Wishes()):
+            names.append(outcome.case.source.stem)
+            assert isinstance(outcome.error, UserError) == (names[-1] == "c")
+            assert all(path.is_file() != (names[-1] == "c") for path in outcome.case.outputs.values())
+    assert names == list("abcde")
+
+
+def test_no_case_at_all(tmp_path: Path, resources: Path) -> None:
+    with Predictor.open(resources, device="cpu") as predictor:
+        assert list(predict_cases([], predictor, Wishes())) == []
+
+
+def test_a_write_that_fails_is_the_outcome_of_its_own_case(tmp_path: Path, resources: Path) -> None:
+    for name in "abc":
+        write_image(tmp_path / f"in/{name}.tiff")
+    blocked = discover(tmp_path / "in", tmp_path / "out")[1].outputs[Organelle.ACTIN]
+    blocked.mkdir(parents=True)
+    outcomes = go(tmp_path, resources)
+    assert [outcome.words == "failed" for outcome in outcomes] == [False, True, False]
+    assert str(blocked) in str(outcomes[1].error)
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path, resources: Path) -> None:
+    for name in "ab":
+        write_image(tmp_path / f"in/{name}.tiff")
+    go(tmp_path, resources)
+    before = times_written(tmp_path)
+    assert all(outcome.words.endswith("is there already") for outcome in go(tmp_path, resources))
+    assert times_written(tmp_path) == before
+    assert not any("already" in outcome.words for outcome in go(tmp_path, resources, Wishes(force=True)))
+    assert all(made > before[name] for name, made in times_written(tmp_path).items())
+
+
+def test_other_settings_checkpoints_or_inputs_are_predicted_anew(tmp_path: Path, resources: Path) -> None:
+    image = write_image(tmp_path / "in/a.tiff", channel="transmitted")
+
+    def made_anew(*arguments: object, **options: object) -> bool:
+        (outcome,) = go(tmp_path, *arguments, **options)  # type: ignore[arg-type]
+        assert outcome.error is None
+        return "already" not in outcome.words
+
+    assert made_anew(resources, Wishes(Modality.BF))
+    assert not made_anew(resources, Wishes(Modality.BF))
+    assert made_anew(resources, Wishes(Modality.PC))
+    assert made_anew(resources, Wishes(Modality.PC), overlap=0.5)
+    changed = {"pix2pix-pc": replace(TINY_METADATA, trained_on="more")}
+    others = write_resources(tmp_path / "others", changed)
+    assert made_anew(others, Wishes(Modality.PC), overlap=0.5)
+    assert not made_anew(others, Wishes(Modality.PC), overlap=0.5)
+    write_image(image, channel="transmitted", pixel_size_um=(0.2, 0.2))
+    assert made_anew(others, Wishes(Modality.PC), overlap=0.5)
+
+
+@pytest.mark.parametrize("damage", ["absent", "truncated", "foreign"])
+def test_a_case_with_one_bad_output_is_made_again(tmp_path: Path, resources: Path, damage: str) -> None:
+    write_image(tmp_path / "in/a.tiff")
+    (outcome,) = go(tmp_path, resources)
+    path = outcome.case.outputs[Organelle.TUBULIN]
+    whole = path.read_bytes()
+    match damage:
+        case "absent":
+            path.unlink()
+        case "truncated":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "foreign":
+            write_image(path)
+    go(tmp_path, resources)
+    assert path.read_bytes() == whole
+
+
+def test_the_provenance_says_which_bytes_were_predicted(tmp_path: Path, resources: Path) -> None:
+    image = write_image(tmp_path / "in/a.tiff")
+    (outcome,) = go(tmp_path, resources)
+    for path in outcome.case.outputs.values():
+        assert read_provenance(path)["input_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+
+
+def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
+    tmp_path: Path, resources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        write_image(tmp_path / f"in/{name}.tiff")
+    events: list[str] = []
+    read, write, predict = batch._read, batch._write, Predictor.predict
+
+    def slow_read(case, *rest):  # type: ignore[no-untyped-def]
+        events.append(f"read {case.source.stem}")
+        return read(case, *rest)
+
+    def slow_write(case, *rest):  # type: ignore[no-untyped-def]
+        write(case, *rest)
+        events.append(f"written {case.source.stem}")
+
+    def slow_predict(self, *arguments, **options):  # type: ignore[no-untyped-def]
+        time.sleep(0.3)  # long against the reading and writing of such small images
+        events.append("predicted")
+        return predict(self, *arguments, **options)
+
+    monkeypatch.setattr(batch, "_read", slow_read)
+    monkeypatch.setattr(batch, "_write", slow_write)
+    monkeypatch.setattr(Predictor, "predict", slow_predict)
+    go(tmp_path, resources)
+    assert events.index("read b") < events.index("predicted") < events.index("read c")  # ahead, but by one only
+    second = [place for place, event in enumerate(events) if event == "predicted"][1]
+    assert events.index("written a") < second
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_a_batch_killed_at_any_moment_leaves_whole_files_and_goes_on(
+    tmp_path: Path, resources: Path, blow: signal.Signals
+) -> None:
+    names = [f"{number:02d}" for number in range(12)]
+    for name in names:
+        write_image(tmp_path / f"in/{name}.tiff")
+    command = [sys.executable, str(ROOT / "inference.py"), "--input", str(tmp_path / "in"), "--resources"]
+    command += [str(resources), *FAST, "--output", str(tmp_path / "out")]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out").rglob("*.tiff"))) < 6 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    killed.send_signal(blow)
+    _, errors = killed.communicate(timeout=30)
+    if blow is signal.SIGTERM:
+        assert killed.returncode in (0, 130)  # 0 where all was done just before
+        assert "Traceback" not in errors
+    written = list((tmp_path / "out").rglob("*.tiff"))
+    assert len(written) >= 6
+    for path in written:
+        assert read_plane(path).pixels.shape == (40, 33)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is there already" in done.stdout
+    assert len(list((tmp_path / "out").rglob("*.tiff"))) == 4 * len(names)
+    assert np.unique([path.stem for path in (tmp_path / "out").rglob("*.tiff")]).tolist() == names
