@@ -5,6 +5,7 @@ data set, and an XML that promises more than the file holds would decide over it
 """
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
             refuse(path, "content that is not TIFF", "a TIFF file")
     try:
         with tifffile.TiffFile(path) as tif:
+            _check_tags(path, tif)
             yield tif
     except UserError:
         raise
@@ -69,6 +71,22 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
         raise UserError(f"{path}: it cannot be read ({error.strerror or error}).") from error
     except Exception as error:  # struct, value, index, tifffile's own: a header that lies can raise any
         raise UserError(f"{path}: found a damaged or truncated TIFF, expected {EXPECTED_PLANE}.") from error
+
+
+def _check_tags(path: Path, tif: tifffile.TiffFile) -> None:
+    """Refuse a file whose first directory points beyond its end; tifffile would only lose the tag, OME-XML and all."""
+    if not len(tif.pages):
+        return
+    header, file_bytes = tif.tiff, path.stat().st_size
+    tif.filehandle.seek(tif.pages.first.offset)
+    (number,) = struct.unpack(header.tagnoformat, tif.filehandle.read(header.tagnosize))
+    entry = header.byteorder + header.tagformat1[1:] + header.tagformat2[1:]
+    for _, kind, count, stored in struct.iter_unpack(entry, tif.filehandle.read(number * header.tagsize)):
+        value_bytes = count * struct.calcsize(tifffile.TIFF.DATA_FORMATS.get(kind, ""))
+        if value_bytes <= header.tagoffsetthreshold:
+            continue  # it stands in the directory itself
+        if struct.unpack(header.offsetformat, stored)[0] + value_bytes > file_bytes:
+            refuse(path, "a truncated TIFF")
 
 
 def _only_page(path: Path, tif: tifffile.TiffFile) -> Any:

@@ -210,6 +210,19 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, options):
         refusal(path)
 
 
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_a_file_that_lost_its_ome_xml_at_the_end_is_refused(tmp_path, options):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, PIXELS, ome=True, metadata={"axes": "YX", "Channel": {"Name": "BF"}}, **options)
+    whole = path.read_bytes()
+    assert whole.rstrip(b"\0").endswith(b"</OME>") and read_plane(path).channel == "BF"
+    for lost in (len(whole) - len(whole.rstrip(b"\0")) + 1, 100, 400):
+        path.write_bytes(whole[:-lost])
+        assert "truncated" in refusal(path)
+        with pytest.raises(UserError, match="truncated"):
+            read_provenance(path)
+
+
 def test_damaged_pixels_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS, compression="zlib")
