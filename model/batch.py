@@ -40,7 +40,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: in words, or the error; seconds are those that the caller waited for it."""
+    """What became of one case: in words, or the error; seconds are those from its turn to its last prediction."""
 
     case: Case
     words: str
@@ -58,6 +58,22 @@ class _Reading:
     done: bool
 
 
+@dataclass(frozen=True)
+class _Work:
+    """One case that the networks are done with, and that is being written."""
+
+    case: Case
+    words: str
+    seconds: float
+    writing: Future[None]
+
+    def outcome(self) -> Outcome:
+        error = self.writing.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        return Outcome(self.case, "failed" if error else self.words, self.seconds, error)
+
+
 def predict_cases(cases: Sequence[Case], predictor: Predictor, wishes: Wishes) -> Iterator[Outcome]:
     """Predict case by case and yield each outcome, in order, once its four files are written.
 
@@ -68,26 +84,17 @@ def predict_cases(cases: Sequence[Case], predictor: Predictor, wishes: Wishes) -
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         readings = (reader.submit(_read, case, predictor, wishes) for case in cases)
         following = next(readings, None)
-        unfinished: tuple[Case, str, Future[None]] | None = None
-        since = time.perf_counter()
-
-        def outcome(case: Case, words: str, work: Future[None]) -> Outcome:
-            nonlocal since
-            error = work.exception()
-            before, since = since, time.perf_counter()
-            if error is not None and not isinstance(error, Exception):
-                raise error
-            return Outcome(case, "failed" if error else words, since - before, error)
-
+        last: _Work | None = None
         for case in cases:
+            begun = time.perf_counter()
             reading, following = following, next(readings, None)
             assert reading is not None, "as many are read as there are cases"
-            words, work = _predict(case, reading, predictor, writer)
-            if unfinished is not None:
-                yield outcome(*unfinished)
-            unfinished = case, words, work
-        if unfinished is not None:
-            yield outcome(*unfinished)
+            words, writing = _predict(case, reading, predictor, writer)
+            before, last = last, _Work(case, words, time.perf_counter() - begun, writing)
+            if before is not None:
+                yield before.outcome()
+        if last is not None:
+            yield last.outcome()
 
 
 def _read(case: Case, predictor: Predictor, wishes: Wishes) -> _Reading:
