@@ -19,7 +19,8 @@ from model.ome import read_plane
 
 LOWEST_PSNR_DB = 50.0
 """Against the range of the expected image: an error of one part in 300. On the machine that made the expected images
-it is infinite; another CPU or a GPU sums float32 in another order, which should cost single grey levels of 65,536 (not measured)."""
+it is infinite; another CPU or a GPU sums float32 in another order, which should cost single grey levels of 65,536
+(not measured)."""
 
 
 @dataclass(frozen=True)
