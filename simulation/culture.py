@@ -2,8 +2,9 @@
 
 Sizes and indices follow the literature where it speaks: cytoplasm 1.360 ± 0.004 (Curl et al., Cytometry A 65, 2005);
 nucleoplasm below cytoplasm (Schürmann et al., J. Biophotonics 9, 2016); nucleoli 1.365–1.390 (Kim & Guck, Biophys.
-J. 119, 2020). Ranges without a source (mitochondria, vesicles, fibres) are priors, widened on purpose: a network
-that has met more than reality holds finds reality familiar (domain randomisation).
+J. 119, 2020); stress fibres at their focal contacts 1.38–1.40 where cortical cytoplasm has 1.353–1.368 (Bereiter-Hahn
+et al., J. Cell Biol. 82, 1979). Ranges without a source (mitochondria, vesicles) are priors, widened on purpose: a
+network that has met more than reality holds finds reality familiar (domain randomisation).
 """
 
 from dataclasses import dataclass, replace
@@ -126,7 +127,7 @@ def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> C
         nucleoli=uniform(0.012, 0.035),
         chromatin=log_uniform(0.0004, 0.004),
         mitochondria=uniform(0.010, 0.045),
-        fibres=uniform(0.005, 0.022),
+        fibres=uniform(0.010, 0.035),
         vesicles=log_uniform(0.010, 0.060),
         droplets=uniform(0.07, 0.11),
         granularity=log_uniform(0.012, 0.15),
