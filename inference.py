@@ -13,11 +13,14 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from model.batch import Wishes, predict_cases
 from model.errors import UserError
 from model.files import prepare_folder
+from model.manner import PRESETS, Manner
+from model.precision import Precision
 from model.predictor import Predictor
 from model.rotation import QUARTER_TURNS
 from model.routing import resources_folder
@@ -64,15 +67,22 @@ def open_predictor(options: argparse.Namespace) -> Predictor:
     predictor = Predictor.open(
         resources,
         device=options.device,
-        overlap=options.overlap,
-        rotations=options.rotations,
+        manner=manner(options),
         rescale=options.rescale,
     )
-    log.info(f"networks from {resources} on {predictor.device}")
-    log.info(f"windows overlap by {options.overlap:g}, rotations averaged: {options.rotations}")
+    log.info(f"networks from {resources} on {predictor.device} in {predictor.precision}")
+    log.info(f"windows overlap by {predictor.manner.overlap:g}, rotations averaged: {predictor.manner.rotations}")
     for name, metadata in predictor.checkpoints.items():
         log.info(f"{name}: trained on {metadata.trained_on}")
     return predictor
+
+
+def manner(options: argparse.Namespace) -> Manner:
+    """The preset, with what the options say otherwise."""
+    precision = None if options.precision == "auto" else Precision(options.precision)
+    preset = replace(PRESETS[options.preset], precision=precision)
+    said = {name: getattr(options, name) for name in ("overlap", "rotations")}
+    return replace(preset, **{name: value for name, value in said.items() if value is not None})
 
 
 def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: argparse.Namespace) -> list[str]:
@@ -119,8 +129,11 @@ def parse(arguments: Sequence[str] | None, words: str | None = __doc__) -> argpa
         "(/opt/ml/model where it holds a routing.json, else resources/ beside this script)",
     )
     add("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1 … (%(default)s)")
-    add("--overlap", type=overlap, default=0.8, help=f"of windows, from 0 to {MAX_OVERLAP} (%(default)s)")
-    add("--rotations", type=int, choices=list(QUARTER_TURNS), default=4, help="to average over (%(default)s)")
+    add("--preset", choices=list(PRESETS), default="paper", help="how thoroughly to go over an image (%(default)s)")
+    add("--overlap", type=overlap, help=f"of windows, from 0 to {MAX_OVERLAP} (the preset's)")
+    add("--rotations", type=int, choices=list(QUARTER_TURNS), help="to average over (the preset's)")
+    formats = ["auto", *Precision]
+    add("--precision", choices=formats, default="auto", help="of the networks; auto: the fastest that is as good")
     add("--modality", choices=list(Modality), help="of images that neither metadata nor name tell it of")
     add("--strict", action="store_true", help="make an unknown modality an error instead of a warning")
     add("--force", action="store_true", help="predict also what is in --output already, made by the same networks")

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from model.errors import UserError
 from model.files import file_sha256
 from model.naming import modality_token
 from model.ome import Plane, read_plane, read_provenance, write_plane
-from model.predictor import Predictor
+from model.predictor import PixelSize, Predictor, Prepared
 from model.sockets import Case
 from model.vocabulary import Modality, Organelle
 
@@ -50,12 +49,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One case as read: its plane, what tells its contrast, what its outputs will say, whether they are there."""
+    """One case as read: what is known of it, what its outputs will say, and its image; None: they are there."""
 
-    plane: Plane
+    shape: tuple[int, int]
+    pixel_size_um: PixelSize | None
     modality: Modality | None
     provenance: Provenance
-    done: bool
+    image: Prepared | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def _read(case: Case, predictor: Predictor, wishes: Wishes) -> _Reading:
     for told in provenance.values():
         told["input_sha256"] = sha256
     done = not wishes.force and all(_is_done(case, organelle, told) for organelle, told in provenance.items())
-    return _Reading(plane, modality, provenance, done)
+    image = None if done else predictor.prepare(plane.pixels, modality, plane.pixel_size_um)
+    return _Reading((plane.pixels.shape[0], plane.pixels.shape[1]), plane.pixel_size_um, modality, provenance, image)
 
 
 def _predict(
@@ -114,33 +115,27 @@ def _predict(
     """Run the networks on what was read and hand the result to the writer; an error waits in the future."""
     try:
         read = reading.result()
-        height, width = read.plane.pixels.shape
-        words = f"{height} x {width} px, {read.modality or 'unknown modality'}"
-        if read.done:
+        words = f"{read.shape[0]} x {read.shape[1]} px, {read.modality or 'unknown modality'}"
+        if read.image is None:
             return f"{words}, is there already", _finished()
         if read.modality is None:
             log.warning(f"{_untold(case)}, so the unified network predicts all organelles.")
-        if doubt := predictor.doubt_about_scale(read.modality, read.plane.pixel_size_um):
+        if doubt := predictor.doubt_about_scale(read.modality, read.pixel_size_um):
             log.warning(f"{case.title}: {doubt}.")
-        predictions = predictor.predict(read.plane.pixels, read.modality, pixel_size_um=read.plane.pixel_size_um)
+        outputs = predictor.run_networks(read.image)
     except Exception as error:  # whatever is wrong with one image must not cost the others
         return "failed", _finished(error)
-    return words, writer.submit(_write, case, predictions, read.plane.pixel_size_um, read.provenance)
+    return words, writer.submit(_write, case, read, outputs)
 
 
-def _write(
-    case: Case,
-    predictions: Mapping[Organelle, NDArray[np.uint16]],
-    pixel_size_um: tuple[float, float] | None,
-    provenance: Provenance,
-) -> None:
-    for organelle, prediction in predictions.items():
+def _write(case: Case, read: _Reading, outputs: Mapping[Organelle, Tensor]) -> None:
+    for organelle, prediction in Predictor.finish(read.shape, outputs).items():
         write_plane(
             case.outputs[organelle],
             prediction,
             channel=organelle.label,
-            pixel_size_um=pixel_size_um,
-            provenance=provenance[organelle],
+            pixel_size_um=read.pixel_size_um,
+            provenance=read.provenance[organelle],
         )
 
 

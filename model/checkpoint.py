@@ -109,6 +109,8 @@ def save(path: Path, network: Network, metadata: CheckpointMetadata, *, half: bo
 def load(path: Path, device: str | torch.device = "cpu") -> tuple[Network, CheckpointMetadata]:
     """Build the network of a checkpoint in eval mode, float32, on `device`; torch's random state is untouched.
 
+    Its weights lie channels last, the layout in which convolutions are fastest on CPUs and GPUs alike.
+
     Raises UserError where the file is missing, damaged, of another format version, altered since it was
     written, or where its tensors are not those of its architecture (naming which are not).
     """
@@ -121,7 +123,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[Network, Check
     if document.get("sha256") != _content_hash(tensors, document["metadata"]):
         raise UserError(f"{path}: found contents altered or damaged since it was written, expected its sha256.")
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    network.to(device)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
     return network, metadata
 

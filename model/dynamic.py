@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.layers import ReflectConv2d, reflect
 from model.vocabulary import Modality
 
 MODALITIES = tuple(Modality)  # the digits of the code, in this order
@@ -45,18 +46,17 @@ class DynamicConv2d(nn.Module):
         # One row a kernel: its bias first, then its k x k weights.
         parameters = self.controller(modality_code_B3).view(samples * self.out_channels, -1)
         weight = parameters[:, 1:].reshape(-1, 1, self.kernel_size, self.kernel_size)
-        margin = self.kernel_size // 2
         # Samples become groups, so that each meets its own kernels in a single convolution.
-        channels_1BYX = F.pad(x_B1YX, (margin,) * 4, mode="reflect").transpose(0, 1)
+        channels_1BYX = reflect(x_B1YX, self.kernel_size // 2).transpose(0, 1)
         planes = F.conv2d(channels_1BYX, weight, parameters[:, 0], groups=samples)
         return planes.view(samples, self.out_channels, *x_B1YX.shape[-2:])
 
 
-class FirstConv2d(nn.Conv2d):
+class FirstConv2d(ReflectConv2d):
     """The ordinary first convolution, called like the dynamic one: a modality code changes nothing."""
 
     def __init__(self, out_channels: int, kernel_size: int) -> None:
-        super().__init__(1, out_channels, kernel_size, padding=kernel_size // 2, padding_mode="reflect")
+        super().__init__(1, out_channels, kernel_size)
 
     def forward(self, x_B1YX: Tensor, modality_code_B3: Tensor | None = None) -> Tensor:
         """Return (B, out_channels, Y, X)."""

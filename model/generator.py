@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from model.architecture import Architecture
 from model.dynamic import first_convolution
-from model.layers import InstanceNorm, SinglePlaneConv2d, asked_heads, check_plane, initialise
+from model.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d, asked_heads, check_plane, initialise
 from model.vocabulary import Organelle
 
 
@@ -22,8 +22,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
         # No bias: the normalisation behind each convolution would take it away again.
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False)
+        self.first = ReflectConv2d(channels, channels, 3, bias=False)
+        self.second = ReflectConv2d(channels, channels, 3, bias=False)
         self.norm = InstanceNorm()
         self.dropout = nn.Dropout(dropout)
 

@@ -5,6 +5,7 @@ Shape suffixes: B samples, C channels, Y rows, X columns.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,22 +22,37 @@ class InstanceNorm(nn.Module):
         return F.group_norm(x_BCYX, x_BCYX.shape[1])
 
 
+def reflect(x_BCYX: Tensor, margin: int) -> Tensor:
+    """Mirror the border outwards by `margin` px on all sides, in the type given: autocast would go to float32."""
+    with torch.autocast(x_BCYX.device.type, enabled=False):
+        return F.pad(x_BCYX, (margin,) * 4, mode="reflect")
+
+
+class ReflectConv2d(nn.Conv2d):
+    """Convolution of stride 1 with reflected borders: (B, C, Y, X) to (B, C', Y, X)."""
+
+    def forward(self, x_BCYX: Tensor) -> Tensor:
+        return F.conv2d(reflect(x_BCYX, self.kernel_size[0] // 2), self.weight, self.bias)
+
+
 class SinglePlaneConv2d(nn.Conv2d):
     """Convolution to a single channel with reflected borders; parameters and values as of the plain one.
 
     CPU kernels work on eight output channels at once, and a plain convolution to one channel wastes seven. Here
     the kernel's rows become the output channels, and their planes are added up, each shifted by its row.
+    Always in float32: nothing averages out what would be rounded here, and the image would have 256 grey levels.
     """
 
     def __init__(self, in_channels: int, kernel_size: int) -> None:
         super().__init__(in_channels, 1, kernel_size)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
-        """Map (B, C, Y, X) to (B, 1, Y, X)."""
+        """Map (B, C, Y, X) to (B, 1, Y, X) float32."""
         size, height = self.kernel_size[0], x_BCYX.shape[2]
-        padded = F.pad(x_BCYX, (size // 2,) * 4, mode="reflect")
+        padded = reflect(x_BCYX, size // 2).float()
         rows = self.weight[0].transpose(0, 1).unsqueeze(2)  # (kernel rows, C, 1, kernel columns)
-        planes = F.conv2d(padded, F.pad(rows, (0, 0, 0, 0, 0, 0, 0, -size % 8)))
+        with torch.autocast(x_BCYX.device.type, enabled=False):
+            planes = F.conv2d(padded, F.pad(rows, (0, 0, 0, 0, 0, 0, 0, -size % 8)))
         total = planes[:, 0:1, :height]
         for row in range(1, size):
             total = total + planes[:, row : row + 1, row : row + height]

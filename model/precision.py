@@ -1,6 +1,29 @@
-"""In which numbers a network computes: float32, or bfloat16 where the hardware multiplies in it."""
+"""In which numbers the networks multiply: float32, or a 16-bit type where the hardware is made for it.
+
+Sums, the statistics of normalisation, and the last layer stay float32 in each of them.
+"""
+
+from enum import StrEnum
 
 import torch
+
+
+class Precision(StrEnum):
+    """Number format of the convolutions' factors."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"  # float32's range, 8 bits of mantissa
+    FP16 = "fp16"  # 11 bits of mantissa, overflows beyond 65504
+
+    @classmethod
+    def fastest(cls, device: torch.device) -> "Precision":
+        """The fastest format whose images cannot be told from float32's (docs/performance.md has the figures)."""
+        return cls.BF16 if multiplies_bfloat16(device) else cls.FP32
+
+    def on(self, device: torch.device) -> torch.autocast:
+        """A context in which networks compute so."""
+        dtype = torch.float16 if self is Precision.FP16 else torch.bfloat16
+        return torch.autocast(device.type, dtype, enabled=self is not Precision.FP32)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

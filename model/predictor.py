@@ -23,12 +23,14 @@ from model.checkpoint import CheckpointMetadata, load, read_metadata
 from model.dynamic import modality_code
 from model.errors import UserError
 from model.files import file_sha256
+from model.manner import LARGEST_WHOLE, PRESETS, Manner
 from model.network import NETWORKS, Network
+from model.precision import Precision
 from model.resample import grid_shape, resample, resample_image
-from model.rotation import QUARTER_TURNS, predict_rotated
+from model.rotation import predict_rotated
 from model.routing import Route, Routing
 from model.scaling import InputScaling, scale_input, to_uint16
-from model.tiling import MAX_OVERLAP, TilePlan, predict_tiled
+from model.tiling import TilePlan, predict_tiled
 from model.vocabulary import Modality, Organelle
 
 TILE_BATCH = 4
@@ -70,17 +72,27 @@ class Rescaling:
         return cls(to_um=(y, x))
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """An image as each checkpoint that is asked wants to see it: (1, Y, X) float32 on its grid."""
+
+    shape: tuple[int, int]
+    modality: Modality | None
+    inputs: Mapping[str, Tensor]
+
+
 class Predictor:
     """Predicts all four organelles of single planes; owns its networks, each loaded when first needed.
 
-    Deterministic: the same image on the same machine gives the same bytes. Not thread-safe.
+    `predict` is `prepare`, `run_networks` and `finish`, which a batch has three threads for; only
+    `run_networks` must stay in one. Deterministic: the same image on the same machine gives the same bytes.
     """
 
-    def __init__(self, routing: Routing, device: torch.device, overlap: float, rotations: int, rescale: bool) -> None:
+    def __init__(self, routing: Routing, device: torch.device, manner: Manner, rescale: bool) -> None:
         self._routing = routing
         self.device = device
-        self.overlap = overlap
-        self.rotations = rotations
+        self.manner = manner
+        self.precision = manner.precision or Precision.fastest(device)
         self.rescale = rescale
         self.checkpoints: Mapping[str, CheckpointMetadata] = _verified_metadata(routing)
         self._networks: dict[str, Network] = {}
@@ -92,8 +104,7 @@ class Predictor:
         resources: Path,
         *,
         device: str = "auto",
-        overlap: float = 0.8,
-        rotations: int = 4,
+        manner: Manner = PRESETS["paper"],
         rescale: bool = True,
     ) -> "Predictor":
         """Read routing and checkpoints' metadata from a folder and verify every file's hash.
@@ -101,14 +112,9 @@ class Predictor:
         `device` is "auto" (CUDA where there is one, else the CPU) or a name that torch knows. `rescale`
         brings images outside the pixel sizes a checkpoint learned to the nearest one it did.
 
-        Raises ValueError for an overlap outside [0, 0.9] or rotations other than 1, 2, 4; UserError for
-        resources that cannot be used as they are, or a device that is not there.
+        Raises UserError for resources that cannot be used as they are, or a device that is not there.
         """
-        if not 0 <= overlap <= MAX_OVERLAP:
-            raise ValueError(f"overlap must lie in [0, {MAX_OVERLAP}], got {overlap}")
-        if rotations not in QUARTER_TURNS:
-            raise ValueError(f"rotations must be 1, 2 or 4, got {rotations}")
-        return cls(Routing.read(resources), _find_device(device), overlap, rotations, rescale)
+        return cls(Routing.read(resources), _find_device(device), manner, rescale)
 
     def __enter__(self) -> Self:
         return self
@@ -139,29 +145,48 @@ class Predictor:
         Raises ValueError for another kind of array or a pixel size that is not positive, UserError where a
         checkpoint cannot be loaded.
         """
-        if self._closed:
-            raise ValueError("this predictor is closed")
+        prepared = self.prepare(image, modality, pixel_size_um)
+        return self.finish(prepared.shape, self.run_networks(prepared))
+
+    def prepare(
+        self, image: NDArray[np.uint16], modality: Modality | None, pixel_size_um: PixelSize | None
+    ) -> Prepared:
+        """Bring an image to the grid and the grey values of each network it is for; raises as `predict`."""
         _check_image(image)
         _check_pixel_size(pixel_size_um)
         shape = (image.shape[0], image.shape[1])
-        prepared: dict[tuple[InputScaling, tuple[int, int]], Tensor] = {}
-        predictions: dict[Organelle, NDArray[np.uint16]] = {}
+        scaled: dict[tuple[InputScaling, tuple[int, int]], Tensor] = {}
+        inputs: dict[str, Tensor] = {}
+        for name in self._heads_by_checkpoint(modality):
+            metadata = self.checkpoints[name]
+            key = metadata.input_scaling, self._grid(shape, pixel_size_um, metadata)
+            if key not in scaled:
+                scaled[key] = torch.from_numpy(scale_input(resample_image(image, key[1]), key[0]))[None]
+            inputs[name] = scaled[key]
+        return Prepared(shape, modality, inputs)
+
+    def run_networks(self, prepared: Prepared) -> dict[Organelle, Tensor]:
+        """Predict each organelle (Y, X) float32 in [-1, 1] on its network's grid, on the CPU."""
+        if self._closed:
+            raise ValueError("this predictor is closed")
+        outputs: dict[Organelle, Tensor] = {}
         # TF32 off and no benchmarking: what a GPU computes must be near the CPU's and the same each time.
         with (
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            self.precision.on(self.device),
         ):
-            for name, heads in self._heads_by_checkpoint(modality).items():
-                metadata = self.checkpoints[name]
-                key = metadata.input_scaling, self._grid(shape, pixel_size_um, metadata)
-                if key not in prepared:
-                    scaled = scale_input(resample_image(image, key[1]), metadata.input_scaling)
-                    prepared[key] = torch.from_numpy(scaled)[None].to(self.device)
+            for name, heads in self._heads_by_checkpoint(prepared.modality).items():
                 asked = sorted(set(heads.values()), key=list(Organelle).index)
-                output_CYX = self._run_network(name, asked, modality, prepared[key]).cpu().numpy()
-                for organelle, head in heads.items():
-                    predictions[organelle] = to_uint16(resample(output_CYX[asked.index(head)], shape))
-        return {organelle: predictions[organelle] for organelle in Organelle}
+                image_1YX = prepared.inputs[name].to(self.device)
+                output_CYX = self._run_network(name, asked, prepared.modality, image_1YX).cpu()
+                outputs |= {organelle: output_CYX[asked.index(head)] for organelle, head in heads.items()}
+        return outputs
+
+    @staticmethod
+    def finish(shape: tuple[int, int], outputs: Mapping[Organelle, Tensor]) -> dict[Organelle, NDArray[np.uint16]]:
+        """Bring what the networks say back to the image's grid, shape (Y, X), and to 16 bit."""
+        return {organelle: to_uint16(resample(outputs[organelle].numpy(), shape)) for organelle in Organelle}
 
     def doubt_about_scale(self, modality: Modality | None, pixel_size_um: PixelSize | None) -> str | None:
         """In words, why such an image is predicted as it is though its scale may be wrong; else None."""
@@ -186,9 +211,10 @@ class Predictor:
                 "head": str(route.head),
                 "recipe": metadata.recipe,
                 "trained_on": metadata.trained_on,
-                "window": str(metadata.window),
-                "overlap": f"{self.overlap:g}",
-                "rotations": str(self.rotations),
+                "window": str(self._window(metadata)),
+                "overlap": f"{self.manner.overlap:g}",
+                "rotations": str(self.manner.rotations),
+                "precision": str(self.precision),
                 "rescaling": self._rescaling_in_words(pixel_size_um, metadata),
                 "device": device,
                 "intensity": INTENSITY,
@@ -225,6 +251,9 @@ class Predictor:
         before, after = (f"{y:g} x {x:g} µm" for y, x in (pixel_size_um, decision.to_um))
         return f"predicted at {after} a pixel, resampled back to {before}"
 
+    def _window(self, metadata: CheckpointMetadata) -> int:
+        return max(LARGEST_WHOLE, metadata.window) if self.manner.whole_image else metadata.window
+
     def _run_network(self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor) -> Tensor:
         """The asked heads of one network over all rotations: (1, Y, X) to float32 (C, Y, X), C as `heads`."""
         network, metadata = self._network(name), self.checkpoints[name]
@@ -241,11 +270,11 @@ class Predictor:
         def predict_turned(turned_1YX: Tensor) -> Tensor:
             _, height, width = turned_1YX.shape
             # A window larger than the image would only see more of the padding.
-            window = min(metadata.window, _round_up(max(height, width, 2 * stride), stride))
-            plan = TilePlan.make((height, width), window, self.overlap)
+            window = min(self._window(metadata), _round_up(max(height, width, 2 * stride), stride))
+            plan = TilePlan.make((height, width), window, self.manner.overlap)
             return predict_tiled(predict_batch, turned_1YX, plan, TILE_BATCH)
 
-        return predict_rotated(predict_turned, image_1YX, self.rotations)
+        return predict_rotated(predict_turned, image_1YX, self.manner.rotations)
 
     def _network(self, name: str) -> Network:
         if name not in self._networks:

@@ -5,6 +5,7 @@ Gaussian with a positive floor, so that every pixel of every size has a weight t
 Shape suffixes: B tiles, C organelles, Y rows, X columns.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +34,9 @@ class TilePlan:
 
     @classmethod
     def make(cls, shape: tuple[int, int], window: int, overlap: float) -> "TilePlan":
-        """Plan windows that overlap by at least `overlap` (a fraction of the window) and reach every edge.
+        """Plan windows that reach every edge and overlap by `overlap`, a fraction of the window, or more.
+
+        Windows start at whole pixels, so two neighbours may lie a fraction of a pixel further apart than asked.
 
         An axis shorter than the window is padded on both sides to exactly one window; a longer one is never
         padded: its tiles are spread evenly, so that none nearly repeats its neighbour at the far edge.
@@ -46,8 +49,9 @@ class TilePlan:
             raise ValueError(f"window must be at least 1 px, got {window}")
         if not 0 <= overlap <= MAX_OVERLAP:
             raise ValueError(f"overlap must lie in [0, {MAX_OVERLAP}], got {overlap}")
-        # Rounding first: 10 * (1 - 0.9) is 0.9999999999999998 in floating point and must step by 1, not 0.
-        step = max(1, int(round(window * (1 - overlap), 6)))
+        # Not whole pixels: a step of 102 instead of 102.4 would add a seventh tile to the six that span 1024 px.
+        # Rounded, since 10 * (1 - 0.9) is 0.9999999999999998 in floating point.
+        step = max(1.0, round(window * (1 - overlap), 6))
         height, width = shape
         padded_shape = max(height, window), max(width, window)
         offset = (padded_shape[0] - height) // 2, (padded_shape[1] - width) // 2
@@ -115,10 +119,10 @@ def predict_tiled(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, plan: 
     return sum_CYX[:, top : top + height, left : left + width]
 
 
-def _axis_starts(length: int, window: int, step: int) -> list[int]:
-    """First px of each window along one axis: from 0 to length - window, no two further apart than `step`."""
+def _axis_starts(length: int, window: int, step: float) -> list[int]:
+    """First px of each window along one axis: from 0 to length - window, at most `step` px apart, rounded up."""
     span = length - window
-    gaps = -(-span // step)
+    gaps = math.ceil(span / step)
     return [0] if gaps == 0 else [(i * span + gaps // 2) // gaps for i in range(gaps + 1)]
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from model.architecture import Architecture
 from model.dynamic import first_convolution
-from model.layers import InstanceNorm, asked_heads, check_plane, initialise
+from model.layers import InstanceNorm, SinglePlaneConv2d, asked_heads, check_plane, initialise
 from model.vocabulary import Organelle
 
 CHANNEL_PLAN = (1, 2, 4, 8, 8)  # times the width, from full resolution down; a 16 would double the parameters
@@ -71,7 +71,7 @@ class UNetPlusPlus(nn.Module):
             for column in range(1, self.depth - level + 1):
                 self.ups[f"{level}_{column}"] = Up(channels[level + 1], out)
                 self.nodes[f"{level}_{column}"] = Node((column + 1) * out, out, architecture.dropout)
-        self.heads = nn.ModuleDict({str(o): nn.Conv2d(channels[0], 1, 1) for o in architecture.organelles})
+        self.heads = nn.ModuleDict({str(o): SinglePlaneConv2d(channels[0], 1) for o in architecture.organelles})
         initialise(self)
 
     def forward(

@@ -16,6 +16,7 @@ from test_inference import FAST, ROOT, write_image
 from model import batch
 from model.batch import Outcome, Wishes, predict_cases
 from model.errors import UserError
+from model.manner import Manner
 from model.ome import read_plane, read_provenance
 from model.predictor import Predictor
 from model.sockets import discover
@@ -26,7 +27,7 @@ AS_EVER = Wishes()
 
 def go(folder: Path, resources: Path, wishes: Wishes = AS_EVER, *, overlap: float = 0) -> list[Outcome]:
     cases = discover(folder / "in", folder / "out")
-    with Predictor.open(resources, device="cpu", overlap=overlap, rotations=1) as predictor:
+    with Predictor.open(resources, device="cpu", manner=Manner(overlap=overlap, rotations=1)) as predictor:
         return list(predict_cases(cases, predictor, wishes))
 
 
@@ -39,7 +40,7 @@ def test_outcomes_come_in_the_order_of_the_cases_once_they_are_written(tmp_path:
         write_image(tmp_path / f"in/{name}.tiff")
     (tmp_path / "in/c.tiff").write_bytes(b"no image")
     cases = discover(tmp_path / "in", tmp_path / "out")
-    with Predictor.open(resources, device="cpu", overlap=0, rotations=1) as predictor:
+    with Predictor.open(resources, device="cpu", manner=Manner(overlap=0, rotations=1)) as predictor:
         names = []
         for outcome in predict_cases(cases, predictor, Wishes()):
             names.append(outcome.case.source.stem)
@@ -124,7 +125,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
     for name in "abcd":
         write_image(tmp_path / f"in/{name}.tiff")
     events: list[str] = []
-    read, write, predict = batch._read, batch._write, Predictor.predict
+    read, write, predict = batch._read, batch._write, Predictor.run_networks
 
     def slow_read(case, *rest):  # type: ignore[no-untyped-def]
         events.append(f"read {case.source.stem}")
@@ -141,7 +142,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
 
     monkeypatch.setattr(batch, "_read", slow_read)
     monkeypatch.setattr(batch, "_write", slow_write)
-    monkeypatch.setattr(Predictor, "predict", slow_predict)
+    monkeypatch.setattr(Predictor, "run_networks", slow_predict)
     go(tmp_path, resources)
     assert events.index("read b") < events.index("predicted") < events.index("read c")  # ahead, but by one only
     second = [place for place, event in enumerate(events) if event == "predicted"][1]

@@ -59,6 +59,24 @@ def test_a_folder_of_images(tmp_path: Path, resources: Path, capsys: pytest.Capt
     assert tifffile.imread(actin).dtype == np.uint16
 
 
+def test_presets_and_what_overrides_them(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "in" / "a.tiff")
+    given = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
+    made = {}
+    for options in ("--preset paper", "--preset fast", "--preset fast --rotations 2 --overlap 0.5", "--precision fp16"):
+        assert inference.run([*given, "--device", "cpu", *options.split()]) == 0
+        origin = read_provenance(tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.tiff")
+        made[options] = tuple(origin[key] for key in ("window", "overlap", "rotations"))
+    assert made == {
+        "--preset paper": ("32", "0.8", "4"),
+        "--preset fast": ("1024", "0.25", "1"),
+        "--preset fast --rotations 2 --overlap 0.5": ("1024", "0.5", "2"),
+        "--precision fp16": ("32", "0.8", "4"),
+    }
+    assert origin["precision"] == "fp16"
+    assert not any("already" in line for line in capsys.readouterr().out.splitlines())
+
+
 def test_the_same_bytes_twice(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(tmp_path / "in" / "a.tiff")
     runs = []
@@ -158,7 +176,7 @@ def test_nothing_is_written_unless_all_four_are_predicted(
     def fails(*arguments: object, **options: object) -> None:
         raise RuntimeError("a fault\nof ours")
 
-    monkeypatch.setattr(Predictor, "predict", fails)
+    monkeypatch.setattr(Predictor, "run_networks", fails)
     run = Run(tmp_path, resources, capsys)
     assert (run.code, run.written) == (1, [])
     assert run.stderr[0].startswith("Traceback")  # a bug report needs it; the platform shows the last line
@@ -198,7 +216,7 @@ def test_interrupted(
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Predictor, "predict", interrupt)
+    monkeypatch.setattr(Predictor, "run_networks", interrupt)
     run = Run(tmp_path, resources, capsys)
     assert (run.code, run.written) == (130, [])
     assert run.stderr == ["Interrupted; every file written so far is whole."]
@@ -206,7 +224,8 @@ def test_interrupted(
 
 @pytest.mark.parametrize(
     "options",
-    [["--overlap", "0.95"], ["--overlap", "nan"], ["--overlap", "much"], ["--rotations", "3"], ["--modality", "XX"]],
+    [["--overlap", "0.95"], ["--overlap", "nan"], ["--overlap", "much"], ["--rotations", "3"], ["--modality", "XX"]]
+    + [["--preset", "slow"], ["--precision", "fp8"]],
 )
 def test_bad_option_values(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.precision import Precision
 from model.vocabulary import Modality, Organelle
 from training.discriminator import Discriminators, PatchDiscriminator
 from training.learner import Learner
@@ -92,6 +93,7 @@ def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float
 
 def test_prediction_skips_unlabelled_samples_and_changes_no_labelled_one() -> None:
     learner = Learner(settings(), torch.device("cpu"))
+    learner.precision = Precision.FP32
     partly = batch([[True, False, False], [True, True, False], [False, True, True]], (M, A, T))
     prediction = learner.predict(learner.network, partly)
     whole = learner.network(partly.x_B1YX, partly.organelles)

@@ -10,7 +10,7 @@ from model.dynamic import modality_code
 from model.errors import UserError
 from model.generator import ResnetGenerator
 from model.network import Network, build
-from model.precision import multiplies_bfloat16
+from model.precision import Precision
 from training.discriminator import Discriminators
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weighted_l1
 from training.recipe import Settings
@@ -23,6 +23,7 @@ class Learner:
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings = settings
         self.device = device
+        self.precision = Precision.fastest(device)  # half the time in bfloat16, which needs no loss scaling
         self.architecture = settings.architecture()
         self.network = build(self.architecture).to(device).train()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema else None
@@ -57,15 +58,11 @@ class Learner:
         Where a decoder is an organelle's own (ResNet), it is not computed for unlabelled samples either: zeros.
         """
         code = modality_code(batch.modalities).to(self.device) if self.architecture.dynamic else None
-        with self._mixed_precision():
+        with self.precision.on(self.device):
             if isinstance(network, ResnetGenerator) and not batch.labelled_BC.all():
                 return self._predict_labelled(network, batch, code)
             prediction: Tensor = network(batch.x_B1YX, batch.organelles, code)
         return prediction.float()
-
-    def _mixed_precision(self) -> torch.autocast:
-        """bfloat16 convolutions where the hardware multiplies in it: half the time, and no loss scaling needed."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device))
 
     @staticmethod
     def _predict_labelled(network: ResnetGenerator, batch: Batch, code_B3: Tensor | None) -> Tensor:
@@ -137,7 +134,7 @@ class Learner:
 
     def _judge(self, batch: Batch, y_BCYX: Tensor) -> list[Tensor]:
         assert self.discriminators is not None
-        with self._mixed_precision():
+        with self.precision.on(self.device):
             logits = self.discriminators.judge(batch.x_B1YX, y_BCYX, batch.labelled_BC, batch.organelles)
         return [judged.float() for judged in logits]
 

@@ -1,0 +1,66 @@
+"""16-bit factors: where they are used, and that the images they give cannot be told from float32's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model.architecture import Architecture
+from model.manner import Manner
+from model.network import build
+from model.ome import read_plane
+from model.precision import Precision, multiplies_bfloat16
+from model.predictor import Predictor
+from model.vocabulary import Modality, Organelle
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+def psnr_db(found: NDArray[np.uint16], expected: NDArray[np.uint16]) -> float:
+    return float(20 * np.log10(65535 / np.sqrt(np.mean((found.astype(float) - expected) ** 2))))
+
+
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP16])
+@pytest.mark.parametrize("modality", [Modality.BF, Modality.DIC])  # DIC asks both kinds of network
+def test_shipped_networks_predict_the_same_in_16_bit(precision: Precision, modality: Modality) -> None:
+    planes = map(read_plane, sorted((ROOT / "test/input").rglob("*_z0.ome.tiff")))
+    plane = next(plane for plane in planes if plane.modality == modality)
+    images = []
+    for manner in (Manner(rotations=1, precision=p) for p in (precision, Precision.FP32)):
+        with Predictor.open(ROOT / "resources", device="cpu", manner=manner) as predictor:
+            images.append(predictor.predict(plane.pixels, modality, pixel_size_um=plane.pixel_size_um))
+    for organelle in Organelle:
+        found, expected = (image[organelle] for image in images)
+        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9999
+        assert psnr_db(found, expected) > 60
+        assert len(np.unique(found)) > 2000, "no 256 grey levels: the last layer is float32"
+
+
+@pytest.mark.parametrize("name", ["resnet", "unetplusplus"])
+def test_hidden_layers_are_16_bit_and_the_output_is_not(name: str) -> None:
+    network, kinds = build(Architecture(name, 4, blocks=1)).eval(), []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda *call: kinds.append(call[2].dtype))
+    with torch.inference_mode(), Precision.BF16.on(CPU):
+        output = network(torch.rand(1, 1, 32, 32))
+    assert output.dtype == torch.float32
+    assert (kinds.count(torch.float32), kinds.count(torch.bfloat16)) == (4, len(kinds) - 4), "but for the four heads"
+
+
+def test_float32_means_float32() -> None:
+    with torch.inference_mode(), Precision.FP32.on(CPU):
+        assert torch.nn.functional.conv2d(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 3, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("avx512_bf16", True), ("amx_bf16", True), ("avx2", False)])
+def test_bfloat16_is_chosen_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, capability: str, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True, "fma3": True})
+    assert multiplies_bfloat16(CPU) is expected
+    assert Precision.fastest(CPU) is (Precision.BF16 if expected else Precision.FP32)
+    assert not multiplies_bfloat16(torch.device("mps"))
