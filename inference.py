@@ -20,6 +20,7 @@ from model.batch import Wishes, predict_cases
 from model.errors import UserError
 from model.files import prepare_folder
 from model.manner import PRESETS, Manner
+from model.memory import keep_freed_memory
 from model.precision import Precision
 from model.predictor import Predictor
 from model.rotation import QUARTER_TURNS
@@ -36,6 +37,7 @@ log = logging.getLogger("inference")
 
 def run(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    keep_freed_memory()
     log_to_standard_streams()
     try:
         return predict_all(options)

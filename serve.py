@@ -18,6 +18,7 @@ import waitress
 from inference import in_one_sentence, log_to_standard_streams, open_predictor, parse, predict_and_report
 from model.errors import UserError
 from model.files import prepare_folder
+from model.memory import keep_freed_memory
 from model.predictor import Predictor
 from model.sockets import discover
 
@@ -62,6 +63,7 @@ class Service:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments, __doc__)
+    keep_freed_memory()
     log_to_standard_streams()
     try:
         with open_predictor(options) as predictor:

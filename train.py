@@ -10,6 +10,7 @@ import torch
 
 from model import checkpoint
 from model.errors import UserError
+from model.memory import keep_freed_memory
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality
 from training.index import Index, check, scan, split
@@ -169,6 +170,7 @@ def device_from(name: str) -> torch.device:
 def run(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     settings = settings_from(options)
+    keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(max(1, options.threads))
     house = Housekeeping(

@@ -88,7 +88,7 @@ def draw(data: Path, predictions: Path, output: Path) -> str:
     figure, axes = plt.subplots(
         rows, columns, figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows + 0.6), squeeze=False, layout="constrained"
     )
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
     for number, field in enumerate(fields):
         upper, lower = axes[2 * number], axes[2 * number + 1]
         source = sharpest_plane(field, data)

@@ -1,0 +1,1 @@
+"""Measurements: what docs/ states, with the command that states it."""

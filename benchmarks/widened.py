@@ -1,0 +1,61 @@
+"""Wider networks that predict what a shipped one does, to measure widths that are not shipped."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model import checkpoint
+from model.files import file_sha256
+from model.generator import ResnetGenerator
+from model.network import build
+from model.routing import ROUTING_FILE
+
+SHIPPED = Path(__file__).resolve().parents[1] / "resources"
+CHECKPOINT = "pix2pix_bf.safetensors"
+NOISE = 0.1
+"""Relative; without it the repeated channels would round alike and flatter a 16-bit format."""
+
+
+def widen(network: ResnetGenerator, width: int) -> ResnetGenerator:
+    """Repeat channels until there are `width`, dividing what they give by their number: the same function.
+
+    After Chen et al., "Net2Net" (ICLR 2016). Every weight is then changed by a tenth, at random but seeded.
+    """
+    wide = build(replace(network.architecture, width=width)).eval()
+    assert isinstance(wide, ResnetGenerator)
+    narrow, generator = network.state_dict(), torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, tensor in wide.state_dict().items():
+        inputs = 0 if ".up." in name else 1  # the axis of the input channels; transposed convolutions have it first
+        repeated = _repeat(narrow[name], tensor.shape, inputs)
+        tensors[name] = repeated * (1 + NOISE * torch.randn(tensor.shape, generator=generator))
+    wide.load_state_dict(tensors)
+    return wide
+
+
+def _repeat(tensor: Tensor, shape: torch.Size, inputs: int) -> Tensor:
+    for axis, (length, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
+        index = torch.arange(wanted) % length
+        tensor = tensor.index_select(axis, index)
+        if axis == inputs:
+            share = 1 / torch.bincount(index, minlength=length)[index]
+            tensor = tensor * share.view([-1 if a == axis else 1 for a in range(tensor.ndim)])
+    return tensor
+
+
+def resources_of_width(width: int, folder: Path) -> Path:
+    """The shipped resources with the bright-field network widened."""
+    shutil.copytree(SHIPPED, folder)
+    network, metadata = checkpoint.load(SHIPPED / CHECKPOINT)
+    assert isinstance(network, ResnetGenerator)
+    wide = widen(network, width)
+    checkpoint.save(folder / CHECKPOINT, wide, replace(metadata, architecture=wide.architecture))
+    routing = json.loads((folder / ROUTING_FILE).read_text())
+    for entry in routing["checkpoints"].values():
+        entry["sha256"] = file_sha256(folder / entry["file"])
+    (folder / ROUTING_FILE).write_text(json.dumps(routing))
+    return folder
