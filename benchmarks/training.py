@@ -1,0 +1,92 @@
+"""Samples a second of a training step: fed by a plain loop, and by our loader.
+
+    python -m benchmarks.training --data DIR [--recipe pix2pix] [--steps 60]
+
+The plain loop reads, resamples and scales every image when its batch needs it, and the network waits. The loader
+does so in a thread, a batch ahead, and keeps what was prepared. Both feed the same learner the same batches, in
+turn, after a first round in which the cache fills. Prints samples a second, the ratio, and the share of time in
+which the network waited for images.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.memory import keep_freed_memory
+from model.scaling import InputScaling, TargetScaling
+from training.index import check, scan
+from training.learner import Learner
+from training.preparation import PlaneStore, Preparation
+from training.recipe import RECIPES, Schedule, Settings
+from training.sampling import BalancedSampler, Batch, Loader
+
+
+@dataclass(frozen=True)
+class Pace:
+    samples_a_second: float
+    waiting: float
+
+
+def run(learner: Learner, batches: Iterator[Batch], steps: int) -> Pace:
+    """Take steps; how fast, and what share of the time went by before a batch was there."""
+    samples, waited, began = 0, 0.0, time.perf_counter()
+    for _ in range(steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        learner.step(batch, 1.0)
+        samples += len(batch.modalities)
+    seconds = time.perf_counter() - began
+    return Pace(samples / seconds, waited / seconds)
+
+
+def plainly(loader: Loader) -> Iterator[Batch]:
+    """The same batches, each made when it is asked for."""
+    number = 0
+    while True:
+        yield loader.make(number)
+        number += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the challenge's layout")
+    parser.add_argument("--recipe", choices=RECIPES, default="pix2pix")
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--crop", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=60, help="of each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    keep_freed_memory()
+    settings = Settings(
+        recipe=options.recipe,
+        modality="all",
+        schedule=Schedule("steps", 1e9, 0),
+        width=options.width,
+        crop=options.crop,
+        discriminator_width=8,
+        lambda_gan=float(options.recipe == "pix2pix"),
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learner = Learner(settings, device)
+    preparation = Preparation(InputScaling.FLATFIELD, TargetScaling.PERCENTILE, (0.25, 0.35))
+    sampler = BalancedSampler(check(scan(options.data)).fields, 1, settings.seed)
+    plain = plainly(Loader(PlaneStore(preparation, 0), sampler, settings.crop))
+    ours = Loader(PlaneStore(preparation, 4 << 30), sampler, settings.crop)
+    rounds = [(run(learner, plain, options.steps), run(learner, ours, options.steps)) for _ in range(options.rounds)]
+    print(f"{options.recipe}, width {options.width}, crops of {options.crop} px, {device} in {learner.precision}")
+    print("| round | plain loop, samples/s | waiting | loader, samples/s | waiting | ratio |\n|" + "---|" * 6)
+    for number, (before, after) in enumerate(rounds, start=1):
+        ratio = after.samples_a_second / before.samples_a_second
+        cells = [number, f"{before.samples_a_second:.2f}", f"{before.waiting:.0%}"]
+        cells += [f"{after.samples_a_second:.2f}", f"{after.waiting:.1%}", f"{ratio:.2f}"]
+        print("| " + " | ".join(map(str, cells)) + " |")
+    ours.close()
+
+
+if __name__ == "__main__":
+    main()
