@@ -40,6 +40,7 @@ MANNERS = [
     for overlap in overlaps
     for rotations in (4, 2, 1)
 ]
+PAPER, FAST = MANNERS.index(PRESETS["paper"]), MANNERS.index(PRESETS["fast"])
 
 
 def words(manner: Manner) -> str:
