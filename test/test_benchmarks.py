@@ -1,0 +1,51 @@
+"""The baseline of the speed benchmark computes what ours does, and its work is counted as it is done."""
+
+import pytest
+import torch
+from monai.inferers.utils import dense_patch_slices
+
+from benchmarks import widened
+from benchmarks.inference import passes, tera_flop_of_a_pass
+from benchmarks.published import OVERLAP, WINDOW, as_published
+from benchmarks.widened import widen
+from model.architecture import Architecture
+from model.generator import ResnetGenerator
+from model.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d
+from model.network import build
+
+
+def small_network() -> ResnetGenerator:
+    torch.manual_seed(0)
+    network = build(Architecture("resnet", 6, blocks=2)).eval()
+    assert isinstance(network, ResnetGenerator)
+    return network
+
+
+def test_published_layers_predict_the_same() -> None:
+    network, image = small_network(), torch.rand(2, 1, 64, 48)
+    published = as_published(network)
+    assert not any(isinstance(m, InstanceNorm | ReflectConv2d | SinglePlaneConv2d) for m in published.modules())
+    with torch.inference_mode():
+        assert torch.allclose(published(image), network(image), atol=1e-5)
+
+
+def test_a_widened_network_predicts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widened, "NOISE", 0.0)
+    network, image = small_network(), torch.rand(1, 1, 64, 48)
+    wide = widen(network, 16)
+    assert wide.architecture.width == 16
+    with torch.inference_mode():
+        assert torch.allclose(wide(image), network(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [512, 1000, 1024, 2048])
+def test_windows_of_the_published_way_are_monais(size: int) -> None:
+    step = int(WINDOW * (1 - OVERLAP))
+    monais = dense_patch_slices((size, size), (WINDOW, WINDOW), (step, step))
+    assert passes("published", size) == 4 * len(monais)
+
+
+def test_work_of_the_papers_setting() -> None:
+    assert passes("ours", 2048) == 1024
+    assert passes("ours", 1024) == 144
+    assert tera_flop_of_a_pass(64) == pytest.approx(0.453, rel=0.02)
