@@ -20,6 +20,7 @@ from model.architecture import Architecture
 from model.errors import UserError
 from model.files import whole_or_absent
 from model.network import Network, build
+from model.quantisation import dequantise, quantise
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality, Organelle
 
@@ -91,17 +92,18 @@ class CheckpointMetadata:
         )
 
 
-def save(path: Path, network: Network, metadata: CheckpointMetadata, *, half: bool = False) -> None:
-    """Write network and metadata to `path`, whole or not at all; `half` stores float16, half the size.
+def save(path: Path, network: Network, metadata: CheckpointMetadata, *, compact: bool = False) -> None:
+    """Write network and metadata to `path`, whole or not at all; `compact` in a quarter of the size.
 
     Raises ValueError where the metadata describes another architecture than the network has.
     """
     if network.architecture != metadata.architecture:
         raise ValueError(f"metadata of {metadata.architecture} for a network of {network.architecture}")
     tensors = {
-        name: tensor.detach().to("cpu", torch.float16 if half else torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
+        name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in network.state_dict().items()
     }
+    if compact:
+        tensors = quantise(tensors)
     with whole_or_absent(path) as file:
         file.write(_pack(tensors, metadata.to_dict()))
 
@@ -118,11 +120,15 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[Network, Check
     metadata = _metadata(path, document)
     with torch.device("meta"):  # shapes without memory or random numbers
         network = build(metadata.architecture)
-    if differences := _differences(network.state_dict(), tensors):
+    try:
+        weights = dequantise(tensors)
+    except ValueError as error:
+        raise UserError(f"{path}: found {error}.") from error
+    if differences := _differences(network.state_dict(), weights):
         raise UserError(f"{path}: found tensors that are not those of its architecture: {differences}.")
     if document.get("sha256") != _content_hash(tensors, document["metadata"]):
         raise UserError(f"{path}: found contents altered or damaged since it was written, expected its sha256.")
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    network.load_state_dict(weights, assign=True)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
     return network, metadata

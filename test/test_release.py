@@ -1,4 +1,4 @@
-"""Releasing checkpoints: the routing the paper ends on, half the bytes, and no network in the wrong place."""
+"""Releasing checkpoints: the routing the paper ends on, a quarter of the bytes, and no network in the wrong place."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,19 +28,18 @@ def test_what_is_released_predicts_as_before(resources: Path, tmp_path: Path) ->
     with Predictor.open(resources, manner=manner) as before, Predictor.open(tmp_path, manner=manner) as after:
         for modality in (*Modality, None):
             old, new = before.predict(image, modality), after.predict(image, modality)
-            for organelle in Organelle:  # half precision is stored, and little is lost by it
-                difference = old[organelle].astype(float) - new[organelle]
-                assert np.abs(difference).max() < 200
+            for organelle in Organelle:  # 8 bits a weight are stored, and little is lost by it
+                assert np.corrcoef(old[organelle].ravel(), new[organelle].ravel())[0, 1] > 0.999
         origin = after.provenance(Modality.DIC, None)
     assert origin[Organelle.ACTIN]["checkpoint"] == UNIFIED
     assert origin[Organelle.NUCLEUS]["checkpoint"] == "pix2pix-dic"
 
 
-def test_stored_at_half_the_size(resources: Path, tmp_path: Path) -> None:
+def test_stored_at_a_quarter_of_the_size(resources: Path, tmp_path: Path) -> None:
     release(sources(resources), tmp_path)
     before = checkpoint.load(resources / "unified.safetensors")[0].state_dict().values()
     weights = sum(tensor.numel() for tensor in before)
-    assert (tmp_path / "unetplusplus.safetensors").stat().st_size < 2 * weights + 20_000
+    assert (tmp_path / "unetplusplus.safetensors").stat().st_size < 1.1 * weights + 20_000
 
 
 def test_a_network_of_another_modality_is_refused(tmp_path: Path) -> None:

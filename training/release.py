@@ -28,7 +28,7 @@ def routes() -> dict[str, dict[str, str]]:
 
 
 def release(sources: dict[str, Path], output: Path) -> None:
-    """Store each source at half precision and write routing.json with the files' hashes.
+    """Store each source in 8 bits a weight and write routing.json with the files' hashes.
 
     Raises UserError where a source cannot be loaded or never saw the modality it is meant for.
     """
@@ -43,7 +43,7 @@ def release(sources: dict[str, Path], output: Path) -> None:
                 f"expected {', '.join(sorted(needed))} for {name}."
             )
         target = output / f"{name.replace('-', '_')}.safetensors"
-        checkpoint.save(target, network, metadata, half=True)
+        checkpoint.save(target, network, metadata, compact=True)
         files[name] = {"file": target.name, "sha256": file_sha256(target)}
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {metadata.recipe}, trained on {metadata.trained_on}")
     document = {"format": 1, "checkpoints": files, "routes": routes()}
