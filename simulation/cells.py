@@ -24,6 +24,7 @@ class Cell:
     direction: float
     elongation: float
     room_um: float  # distance from the nucleus' centre to the nearest edge of the cell
+    reach_um: float  # … and to the cell's farthest point
     brightness: float  # of its stains, log-normal
 
 
@@ -183,8 +184,13 @@ def _place_nuclei(
     astray = np.hypot(rows[:, None] - own[..., 0], columns[None] - own[..., 1])
     merit = edge * (1 + 0.15 * smooth_noise(rng, labels.shape, 4.0 / pixel)) - 0.6 * astray
     places = ndimage.maximum_position(merit, labels, present)
+    centres = np.zeros((len(seeds), 2), np.float32)
+    centres[present - 1] = np.asarray(places, np.float32) * pixel
+    centre = centres[labels - 1]
+    away = np.hypot(rows[:, None] - centre[..., 0], columns[None] - centre[..., 1])
+    reaches = ndimage.maximum(away, labels, present)
     cells = []
-    for label, (row, column) in zip(present, places, strict=True):
+    for label, (row, column), reach in zip(present, places, reaches, strict=True):
         cells.append(
             Cell(
                 label=int(label),
@@ -193,6 +199,7 @@ def _place_nuclei(
                 direction=float(directions[label - 1]),
                 elongation=float(elongations[label - 1]),
                 room_um=float(edge[row, column]),
+                reach_um=float(reach),
                 brightness=float(rng.lognormal(0, culture.stain_spread)),
             )
         )

@@ -15,6 +15,7 @@ from simulation.volume import Floats, Volume, add_column, blur, resize, scatter,
 
 TUBULIN_WALL_AREA_UM2 = 1.9e-4  # cross-section of the protein wall of a 25 nm microtubule
 TUBULIN_WALL_INDEX = 0.12
+LONGEST_MICROTUBULE = 1.25  # of the way to the cell's farthest point, since they bend
 STEP_UM = 0.2  # spacing of points along tubes
 DROPLET_RADIUS_UM = (0.15, 0.8)
 MOST_GRANULES = 4000  # of a kind in one cell
@@ -73,17 +74,16 @@ def draw_microtubules(
 ) -> None:
     """Filaments from the centrosome beside the nucleus to the cell's edge (apparent persistence about 30 µm)."""
     grid = specimen.grid
-    step = 2 * STEP_UM
     parts: list[tuple[Floats, ...]] = []
     for cell in landscape.cells:
-        reach = np.sqrt(culture.area_um2 / np.pi) * np.sqrt(cell.elongation) * 1.3
         count = culture.microtubules
         side = rng.uniform(0, 2 * np.pi)
         away = rng.uniform(0.7, 1.05) * min(culture.nucleus_radius_um, cell.room_um)
         y0 = cell.y_um + away * np.sin(side) + rng.normal(0, 0.4, count)
         x0 = cell.x_um + away * np.cos(side) + rng.normal(0, 0.4, count)
         bearing = rng.uniform(0, 2 * np.pi, count)
-        y, x = _worms(rng, y0, x0, bearing, max(8, int(reach / step)), step, 30.0)
+        steps = max(16, int(LONGEST_MICROTUBULE * cell.reach_um / STEP_UM))
+        y, x = _worms(rng, y0, x0, bearing, steps, STEP_UM, 30.0)
         own = landscape.at(landscape.labels, y, x) == cell.label
         along = np.arange(y.shape[1])[None] / y.shape[1]
         begin = np.maximum(rng.uniform(-0.3, 0.45, (count, 1)), 0)  # many are released from the centrosome
@@ -91,7 +91,7 @@ def draw_microtubules(
         tall = landscape.at(landscape.height, y, x)
         z = np.broadcast_to(rng.uniform(0.15, 0.7, (count, 1)), y.shape) * tall
         over = 1.0 - 0.5 * _nuclear(nuclei, grid.pixel_um, y, x)  # fewer run above or below the nucleus
-        weight = own * over * step / grid.pixel_um**2
+        weight = own * over * STEP_UM / grid.pixel_um**2
         parts.append((z, y, x, weight * TUBULIN_WALL_AREA_UM2, weight * 0.05 * cell.brightness))
     _deposit_tubes(specimen, parts, TUBULIN_WALL_INDEX, 0.05, Organelle.TUBULIN)
 
