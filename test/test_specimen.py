@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from model.vocabulary import Organelle
 from simulation.bystanders import draw_debris, draw_round_cells
@@ -13,9 +14,20 @@ from simulation.cells import Landscape, draw_landscape, height_on
 from simulation.culture import CELL_TYPES, Culture, draw_culture
 from simulation.field import grow
 from simulation.nuclei import draw_nuclei
-from simulation.organelles import draw_cytoplasm, draw_granules, draw_mitochondria, hollow
+from simulation.organelles import draw_cytoplasm, draw_granules, draw_microtubules, draw_mitochondria, hollow
 from simulation.specimen import Specimen
-from simulation.volume import Grid, Volume, add_column, blur, outline, radial_modes, scatter, smooth_noise, spheres
+from simulation.volume import (
+    Grid,
+    Volume,
+    add_column,
+    blur,
+    outline,
+    radial_modes,
+    resize,
+    scatter,
+    smooth_noise,
+    spheres,
+)
 
 GRID = Grid((96, 120), 0.25, (0.0, 1.0, 2.5, 5.0, 9.0))
 
@@ -149,6 +161,31 @@ def test_mitochondria_keep_out_of_nuclei_and_stay_in_cells() -> None:
     assert signal[mask > 0.95].mean() < 0.15 * signal[mask < 0.05].mean()
     bare = height == 0
     assert signal[bare].sum() < 0.02 * signal.sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_microtubules_fill_their_cell_to_its_edge(seed: int) -> None:
+    rng, drawn, cells, _ = landscape(seed, epithelial=True, microtubules=120)  # a sheet, its cells spread wide
+    specimen = Specimen.empty(GRID)
+    draw_microtubules(rng, drawn, specimen, cells, np.zeros(GRID.shape, np.float32))
+    signal = specimen.density[Organelle.TUBULIN].sum(axis=0)
+    edge = resize(cells.edge_distance, GRID.shape)
+    rim, middle = (edge > 0.5) & (edge < 2), edge > 4
+    assert (signal[rim] > 0).mean() > 0.5
+    assert signal[rim].mean() < signal[middle].mean(), "they run apart"
+    assert signal[resize((cells.labels > 0).astype(np.float32), GRID.shape) < 0.01].sum() < 0.02 * signal.sum()
+
+
+def test_filaments_are_drawn_without_gaps() -> None:
+    grid = Grid((400, 400), 0.06, (0.0, 4.0))
+    drawn = culture(0, cells=CELL_TYPES["U2OS"], area_um2=3000.0, microtubules=1)
+    rng = np.random.default_rng(0)
+    specimen, cells = Specimen.empty(grid), draw_landscape(rng, drawn, grid)
+    draw_microtubules(rng, drawn, specimen, cells, np.zeros(grid.shape, np.float32))
+    signal = blur(specimen.density[Organelle.TUBULIN], 0.1, grid.pixel_um)[0]  # as the finest objective shows it
+    ridge = signal > 0.5 * signal.max()
+    assert ridge.sum() > 300
+    assert ndimage.label(ridge, np.ones((3, 3)))[1] <= len(cells.cells), "one piece each, no row of dots"
 
 
 def test_diffuse_stain_is_hollow_where_nuclei_are() -> None:
