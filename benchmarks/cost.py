@@ -36,6 +36,7 @@ SETTINGS = (
     (2048, 0.1, "--preset paper"),
     (2048, 0.1, "--overlap 0.5"),
     (2048, 0.1, "--preset fast"),
+    *((size, 0.25, "--preset fast") for size in (512, 1024, 2048, 4096)),  # as the network sees it: memory by size
 )
 
 
