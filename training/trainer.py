@@ -262,7 +262,8 @@ class Trainer:
                 f"best mean PCC {self.best['pcc/mean']:.3f} on {len(self.held_out)} held-out planes: {output / BEST}"
             )
         else:
-            lines.append("nothing was held out, so there is no best checkpoint, only the last")
+            why = "stopped before the first validation" if self.held_out else "nothing was held out"
+            lines.append(f"{why}, so there is no best checkpoint, only the last")
         return "\n".join(lines)
 
 
