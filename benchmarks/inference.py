@@ -30,6 +30,7 @@ from benchmarks.published import OVERLAP, ROTATIONS, WINDOW, as_published, predi
 from benchmarks.widened import CHECKPOINT, resources_of_width
 from model.architecture import Architecture
 from model.manner import LARGEST_WHOLE, PRESETS, Manner
+from model.memory import keep_freed_memory
 from model.network import build
 from model.ome import read_plane
 from model.precision import Precision
@@ -88,6 +89,7 @@ def run_task(task: Task) -> Measurement:
         predictions, factor = published(task, image)
         precision = Precision.FP32
     else:
+        keep_freed_memory()  # as the command does
         with Predictor.open(task.resources, device=task.device, manner=manner) as predictor:
             predictor.predict(image[:64, :64], Modality.BF)  # loads the network, and begins what begins once
             begun_gb, began, factor = resident_gb(), time.perf_counter(), 1
