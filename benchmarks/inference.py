@@ -224,10 +224,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
-    print(
-        "| width | image | way | numbers | passes | s an image | times faster | peak GB (of it for the image) ", end=""
-    )
-    print("| TFLOP/s | of the ceiling | PCC | PSNR, dB | largest difference |\n|" + "---|" * 13)
+    print(TABLE_HEAD)
     rows = [row for width in options.widths for size in options.sizes for row in rows_of(width, size, options)]
     name = (
         torch.cuda.get_device_name() if options.device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
