@@ -137,7 +137,7 @@ def draw_debris(rng: np.random.Generator, culture: Culture, specimen: Specimen) 
         blebs.append((bz, by, bx, br, rng.uniform(0.015, 0.05, count)))
         if rng.random() < 0.5:
             some = rng.random(count) < 0.3
-            glow = spheres(grid, bz[some], by[some], bx[some], br[some], rng.lognormal(0.3, 0.5) * culture.round_stain)
+            glow = spheres(grid, bz[some], by[some], bx[some], br[some], rng.lognormal(0.3, 0.5))
             specimen.density[Organelle.NUCLEUS][:] += glow
     bz, by, bx, br, bi = (np.concatenate(column) for column in zip(*blebs, strict=True))
     specimen.optical_path[:] += spheres(grid, bz, by, bx, br, bi)
