@@ -224,14 +224,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
-    print(TABLE_HEAD)
-    rows = [row for width in options.widths for size in options.sizes for row in rows_of(width, size, options)]
     name = (
         torch.cuda.get_device_name() if options.device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
     )
-    document = {"device": name, "threads": options.threads, "torch": torch.__version__, "rows": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    document = {"device": name, "threads": options.threads, "torch": torch.__version__}
+    print(TABLE_HEAD)
+    rows: list[dict[str, Any]] = []
+    for width in options.widths:
+        for size in options.sizes:
+            rows += rows_of(width, size, options)
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(document | {"rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

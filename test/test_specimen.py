@@ -281,6 +281,22 @@ def test_crowds_of_round_cells_do_not_interpenetrate() -> None:
     assert covered[1] < 3 * covered[0]
 
 
+def test_lymphocytes_at_low_magnification_are_dimmer_than_the_cells_they_lie_on() -> None:
+    stains = [draw_culture(np.random.default_rng(seed), low_magnification=True).round_stain for seed in range(200)]
+    assert max(stains) > 0.5, "a few are not, for variety"
+    assert np.mean(np.array(stains) <= 0.4) > 0.8
+
+
+def test_dead_cells_are_bright_however_dim_the_round_ones() -> None:
+    densities = []
+    for stain in (0.03, 1.0):
+        specimen = Specimen.empty(GRID)
+        drawn = culture(0, debris_density=0.0, dead_density=20.0, round_stain=stain)
+        draw_debris(np.random.default_rng(0), drawn, specimen)
+        densities.append(specimen.density[Organelle.NUCLEUS].sum())
+    assert densities[0] == densities[1] > 0
+
+
 def test_debris_has_no_label_but_dead_cells_have_dna() -> None:
     debris, dead = Specimen.empty(GRID), Specimen.empty(GRID)
     draw_debris(np.random.default_rng(0), culture(0, debris_density=30.0, dead_density=0.0), debris)
