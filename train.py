@@ -11,13 +11,12 @@ import torch
 from model import checkpoint
 from model.errors import UserError
 from model.memory import keep_freed_memory
+from model.ome import read_provenance
 from model.scaling import InputScaling, TargetScaling
 from model.vocabulary import Modality
 from training.index import Index, check, scan, split
 from training.recipe import RECIPES, Schedule, Settings, default_width
 from training.trainer import Housekeeping, Trainer
-
-SIMULATION_MARK = "SIMULATED.json"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,6 +50,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     group.add_argument("--crop", type=int, default=512, help="side of a training crop in pixels")
     group.add_argument("--window", type=int, help="side of prediction's window in pixels (default: the crop)")
+    group.add_argument(
+        "--input-blur", type=float, default=0.0, help="soften inputs by a random σ up to this, in pixels"
+    )
     group.add_argument("--split-by", choices=("field", "study"), default="field", help="unit that is held out")
     group.add_argument("--validation-fraction", type=float, default=0.1, help="share of units that is held out")
 
@@ -148,11 +150,12 @@ def read_data(roots: list[Path], settings: Settings) -> tuple[Index, Index]:
     return parts
 
 
-def described(roots: list[Path]) -> str:
-    """What a checkpoint says it was trained on: simulate.py leaves a mark in what it renders."""
-    texts = [
-        "simulated cells" if (root / SIMULATION_MARK).is_file() else f"data in {root.resolve().name}" for root in roots
-    ]
+def described(index: Index, roots: list[Path]) -> str:
+    """What a checkpoint says it was trained on: simulate.py writes it into every file it renders."""
+    texts = []
+    for path in (next(iter(field.planes.values())) for field in index.fields):
+        root = next(root for root in roots if path.is_relative_to(root))
+        texts.append(read_provenance(path).get("origin") or f"data in {root.resolve().name}")
     return " and ".join(dict.fromkeys(texts))
 
 
@@ -173,6 +176,7 @@ def run(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(max(1, options.threads))
+    training, validation = read_data(options.data, settings)
     house = Housekeeping(
         output=options.output,
         device=device_from(options.device),
@@ -183,10 +187,9 @@ def run(arguments: list[str] | None = None) -> None:
         validate_minutes=options.validate_minutes,
         workers=max(1, options.workers),
         cache_gb=options.cache_gb,
-        trained_on=options.trained_on or described(options.data),
+        trained_on=options.trained_on or described(training, options.data),
         command=shlex.join(["python", "train.py", *(sys.argv[1:] if arguments is None else arguments)]),
     )
-    training, validation = read_data(options.data, settings)
     trainer = Trainer(settings, training, validation, house)
     print(
         f"{settings.recipe}, {sum(p.numel() for p in trainer.learner.network.parameters()) / 1e6:.2f} M parameters, "

@@ -67,6 +67,22 @@ class MarkedStore(PlaneStore):
         return self.input(field, 0) + 10_000 * (1 + list(Organelle).index(organelle))
 
 
+def test_blur_softens_each_input_by_its_own_amount_and_leaves_targets_alone() -> None:
+    class Checkerboard(MarkedStore):
+        def input(self, field: Field, z: int) -> np.ndarray:
+            return (np.indices((40, 50)).sum(axis=0) % 2).astype(np.float32)
+
+    loader = Loader(Checkerboard(), BalancedSampler(unbalanced(), 2, 0), 16, blur=1.5)
+    contrasts = []
+    for batch in map(loader.make, range(10)):
+        contrasts += batch.x_B1YX.std(dim=(1, 2, 3)).tolist()
+        targets = batch.y_BCYX[batch.labelled_BC] % 10_000
+        assert set(targets.unique().tolist()) == {0.0, 1.0}
+    assert min(contrasts) < 0.05 < 0.45 < max(contrasts) < 0.51
+    assert len(set(contrasts)) > len(contrasts) / 2
+    loader.close()
+
+
 @pytest.mark.parametrize("crop", [16, 40, 64])
 def test_input_and_targets_are_cut_turned_and_mirrored_alike(crop: int) -> None:
     loader = Loader(MarkedStore(), BalancedSampler(unbalanced(), 2, 0), crop)

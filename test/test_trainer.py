@@ -17,6 +17,7 @@ from model import checkpoint
 from model.errors import UserError
 from model.ome import write_plane
 from model.vocabulary import Modality, Organelle
+from training.index import Index, scan
 from training.learner import Learner
 from training.recipe import Schedule
 from training.validation import choose_planes
@@ -133,12 +134,14 @@ def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_mark_of_the_simulation_is_repeated(data: Path, tmp_path: Path) -> None:
-    marked = tmp_path / "marked"
-    marked.mkdir()
-    (marked / "SIMULATED.json").write_text("{}")
-    assert train.described([marked]) == "simulated cells"
-    assert train.described([marked, data]).startswith("simulated cells and data in ")
+def test_origin_of_simulated_files_is_repeated(data: Path) -> None:
+    measured = scan([data])
+    assert train.described(measured, [data]) == f"data in {data.name}"
+    example = Path(__file__).parent / "input"
+    rendered = scan([example])
+    assert train.described(rendered, [example]) == "simulated cells"
+    both = Index(fields=(*rendered.fields, *measured.fields))
+    assert train.described(both, [example, data]) == f"simulated cells and data in {data.name}"
 
 
 def test_start_from_another_run(data: Path, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Settings:
     dropout              share of channels dropped while training
     pixel_size_um        (min, max) in µm the network may see; None: images as they are
     crop, window         side in pixels of a training crop, and of the window that prediction will use
+    input_blur           largest standard deviation in pixels of a Gaussian drawn for each input crop
     batch_per_organelle  samples from each labelled organelle's list in a batch
     lambda_*             weights of the adaptive L1, of the GAN, and of 1 - Pearson correlation
     ema                  decay a step of the averaged weights that are validated and shipped; 0: none
@@ -65,6 +66,7 @@ class Settings:
     pixel_size_um: tuple[float, float] | None = None
     crop: int = 512
     window: int = 512
+    input_blur: float = 0.0
     batch_per_organelle: int = 1
     lambda_l1: float = 100.0
     lambda_gan: float = 1.0
@@ -89,7 +91,15 @@ class Settings:
         require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
         for name in ("width", "crop", "window", "batch_per_organelle", "discriminator_width"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("blocks", "lambda_l1", "lambda_gan", "lambda_correlation", "validation_planes", "seed"):
+        for name in (
+            "blocks",
+            "input_blur",
+            "lambda_l1",
+            "lambda_gan",
+            "lambda_correlation",
+            "validation_planes",
+            "seed",
+        ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("dropout", "ema", "validation_fraction", "beta1"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")

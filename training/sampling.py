@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from model.errors import UserError
@@ -84,13 +85,20 @@ class Loader:
     """An endless iterator over batches, prepared ahead by threads and delivered in order.
 
     ``waited`` is how many seconds the caller has stood still for batches: the sign that loading, not computing,
-    sets the pace.
+    sets the pace. ``blur`` is the largest standard deviation in pixels of the Gaussian that softens an input.
     """
 
     def __init__(
-        self, store: PlaneStore, sampler: BalancedSampler, crop: int, *, start: int = 0, workers: int = 1
+        self,
+        store: PlaneStore,
+        sampler: BalancedSampler,
+        crop: int,
+        *,
+        blur: float = 0.0,
+        start: int = 0,
+        workers: int = 1,
     ) -> None:
-        self._store, self._sampler, self._crop = store, sampler, crop
+        self._store, self._sampler, self._crop, self._blur = store, sampler, crop, blur
         self._next = start
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
         self._ahead: deque[Future[Batch]] = deque()
@@ -125,6 +133,8 @@ class Loader:
             image = self._store.input(pick.field, pick.z)
             augmentation = Augmentation.draw(rng, (image.shape[0], image.shape[1]), self._crop)
             x[b, 0] = augmentation.apply(image, self._crop)
+            if self._blur:
+                x[b, 0] = ndimage.gaussian_filter(x[b, 0], rng.uniform(0, self._blur), mode="nearest")
             for c, organelle in enumerate(organelles):
                 if organelle in pick.field.labels:
                     target = self._store.target(pick.field, organelle, (image.shape[0], image.shape[1]))

@@ -73,7 +73,9 @@ class Trainer:
         self.initial_sha256 = ""
         start = self._prepare_folder()
         store = PlaneStore(self.preparation, int(house.cache_gb * 2**30))
-        self.loader = Loader(store, sampler, settings.crop, start=start, workers=house.workers)
+        self.loader = Loader(
+            store, sampler, settings.crop, blur=settings.input_blur, start=start, workers=house.workers
+        )
         self.journal = Journal(house.output, resumed_at=self.learner.steps)
         self._looked_at = -1
         self._began = time.monotonic()
