@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from evaluation.metrics import pcc, ssim
 from model.manner import PRESETS, Manner
+from model.memory import keep_freed_memory
 from model.naming import InputName, TargetName, parse
 from model.ome import read_plane
 from model.predictor import Predictor
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=4, help="for each modality")
     options = parser.parse_args()
     data = render(options.output / "data", options.fields)
+    keep_freed_memory()  # as the command does
     predictors = [Predictor.open(ROOT / "resources", manner=manner) for manner in MANNERS]
     for predictor in predictors:
         predictor.load_networks()

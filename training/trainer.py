@@ -134,10 +134,8 @@ class Trainer:
                     self._look(progress)
                     looked = time.monotonic()
             finished = schedule.finished(self.done())
-            if self._looked_at == self.learner.steps:
-                pass  # the last step ended an epoch and everything is saved already
-            elif stopped():
-                self._save()  # whoever asks to stop does not want to wait for a validation
+            if stopped() or self._looked_at == self.learner.steps:
+                self._save()  # who asks to stop does not want to wait for a validation; nor is one needed twice
             else:
                 self._look(progress)
         self.loader.close()
