@@ -7,9 +7,6 @@ setting unless another is named. Prints Markdown tables. Memory is the whole pro
 """
 
 import multiprocessing
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.peak import peak_gb, run
 from model.batch import Wishes, predict_cases
 from model.memory import keep_freed_memory
 from model.ome import read_plane, write_plane
@@ -36,6 +34,8 @@ SETTINGS = (
     (2048, 0.1, "--preset paper"),
     (2048, 0.1, "--overlap 0.5"),
     (2048, 0.1, "--preset fast"),
+    (2048, 0.25, "--preset paper"),
+    (2048, 0.25, "--overlap 0.5"),
     *((size, 0.25, "--preset fast") for size in (512, 1024, 2048, 4096)),  # as the network sees it: memory by size
 )
 
@@ -48,20 +48,6 @@ def write_inputs(folder: Path, count: int, size: int, pixel_um: float) -> Path:
         path = folder / f"cells_{number}.ome.tiff"
         write_plane(path, image[:size, :size], channel=str(plane.modality), pixel_size_um=(pixel_um, pixel_um))
     return folder
-
-
-def measure(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident memory (GB) of one process."""
-    began = time.monotonic()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"error: {' '.join(command)} failed")
-    return time.monotonic() - began, gigabytes(usage)
-
-
-def gigabytes(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)  # bytes there, kB elsewhere
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,7 @@ def run_folder(inputs: Path, output: Path) -> Folder:
             if outcome.error:
                 raise outcome.error
         seconds = time.perf_counter() - began
-        return Folder(seconds, predictor.in_networks, gigabytes(resource.getrusage(resource.RUSAGE_SELF)))
+        return Folder(seconds, predictor.in_networks, peak_gb())
 
 
 def folders() -> None:
@@ -107,9 +93,9 @@ def folders() -> None:
             ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
         ):
             inputs = write_inputs(Path(folder) / "in", count, 512, 0.1)
-            run = pool.submit(run_folder, inputs, Path(folder) / "out").result()
-        share = run.in_networks / run.seconds
-        print(f"| {count} | {run.seconds / count:.2f} | {share:.1%} | {run.peak_gb:.2f} |", flush=True)
+            ran = pool.submit(run_folder, inputs, Path(folder) / "out").result()
+        share = ran.in_networks / ran.seconds
+        print(f"| {count} | {ran.seconds / count:.2f} | {share:.1%} | {ran.peak_gb:.2f} |", flush=True)
 
 
 def single_images() -> None:
@@ -118,8 +104,8 @@ def single_images() -> None:
         with tempfile.TemporaryDirectory() as folder:
             inputs = write_inputs(Path(folder) / "in", 1, size, pixel_um)
             command = [sys.executable, str(ROOT / "inference.py"), *options.split()]
-            seconds, peak_gb = measure([*command, "--input", str(inputs), "--output", f"{folder}/out"])
-        print(f"| {size} x {size} | {pixel_um} | `{options}` | {seconds:.1f} | {peak_gb:.2f} |", flush=True)
+            seconds, gigabytes = run([*command, "--input", str(inputs), "--output", f"{folder}/out"])
+        print(f"| {size} x {size} | {pixel_um} | `{options}` | {seconds:.1f} | {gigabytes:.2f} |", flush=True)
 
 
 def start_up() -> None:
@@ -133,7 +119,7 @@ def start_up() -> None:
     }
     print("\n| start | s |\n|---|---|")
     for name, code in steps.items():
-        seconds = min(measure([sys.executable, "-c", code])[0] for _ in range(2))
+        seconds = min(run([sys.executable, "-c", code])[0] for _ in range(2))
         print(f"| {name} | {seconds:.2f} |", flush=True)
 
 

@@ -5,21 +5,21 @@
 Every figure comes from a process of its own, the ways in turn. The image is the bright-field input of test/input
 repeated to the size and taken as it is (no resampling); the network is the shipped one of bright field, widened
 (benchmarks/widened.py). Seconds are those of one image once everything is imported: of the published way with
-loading its model, as it does for every image; of ours without, since a process loads it once. Share of the ceiling:
-the convolutions of all passes over the seconds, against the machine's own fastest convolution of the residual
-blocks' shape in the same number format. Differences are those to ours in float32, which lays the same windows; the
-published ones lie elsewhere, and a network that normalises by its window says other things there. Prints a Markdown
-table and writes benchmarks/results/inference.json.
+loading its model, as it does for every image; of ours without, since a process loads it once. Of images above
+1024 px one rotation is timed, and counted for all. Share of the ceiling: the convolutions of all passes over the
+seconds, against the machine's own fastest convolution of the residual blocks' shape in the same number format.
+Differences are those to ours in float32, which lays the same windows; the published ones lie elsewhere, and a network
+that normalises by its window says other things there. Prints a Markdown table and writes
+benchmarks/results/inference.json.
 """
 
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.peak import peak_gb
 from benchmarks.published import OVERLAP, ROTATIONS, WINDOW, as_published, predict_published
 from benchmarks.widened import CHECKPOINT, resources_of_width
 from model.architecture import Architecture
@@ -50,8 +51,8 @@ WAYS: dict[str, Manner | None] = {
     "ours": PRESETS["paper"],
     "ours, fast": PRESETS["fast"],
 }
-LARGEST_PUBLISHED = 1024
-"""Above this size only one of the published way's four rotations is timed, and counted four times."""
+LARGEST_TURNED = 1024
+"""Above this size only one rotation is timed and predicted, and its seconds counted for all of a way's rotations."""
 
 
 TABLE_HEAD = """\
@@ -86,36 +87,33 @@ def run_task(task: Task) -> Measurement:
     pixels = read_plane(SOURCE).pixels
     image = np.tile(pixels, [-(-task.size // side) for side in pixels.shape])[: task.size, : task.size]
     manner = WAYS[task.way]
+    whole = manner.rotations if manner else ROTATIONS
+    rotations = whole if task.size <= LARGEST_TURNED else 1
     if manner is None:
-        begun_gb, began = resident_gb(), time.perf_counter()
-        predictions, factor = published(task, image)
+        begun_gb, began = peak_gb(), time.perf_counter()
+        predictions = published(task, image, rotations)
         precision = Precision.FP32
     else:
         keep_freed_memory()  # as the command does
+        manner = replace(manner, rotations=rotations)
         with Predictor.open(task.resources, device=task.device, manner=manner) as predictor:
             predictor.predict(image[:64, :64], Modality.BF)  # loads the network, and begins what begins once
-            begun_gb, began, factor = resident_gb(), time.perf_counter(), 1
+            begun_gb, began = peak_gb(), time.perf_counter()
             predictions = predictor.predict(image, Modality.BF)
             precision = predictor.precision
-    seconds = factor * (time.perf_counter() - began)
+    seconds = whole / rotations * (time.perf_counter() - began)
     result = task.resources / f"{task.way}_{task.size}.npy"
     np.save(result, np.stack([predictions[organelle] for organelle in Organelle]))
-    return Measurement(seconds, resident_gb(), begun_gb, str(precision), result)
+    return Measurement(seconds, peak_gb(), begun_gb, str(precision), result)
 
 
-def published(task: Task, image: np.ndarray) -> tuple[dict[Organelle, np.ndarray], int]:
-    """Prediction, and by how much its time is to be multiplied."""
-    rotations = ROTATIONS if task.size <= LARGEST_PUBLISHED else 1
+def published(task: Task, image: np.ndarray, rotations: int) -> dict[Organelle, np.ndarray]:
+    """What the published way predicts: scaled as the checkpoint wants, all four organelles."""
     with Predictor.open(task.resources) as predictor:
         scaling = predictor.checkpoints["pix2pix-bf"].input_scaling
     scaled = torch.from_numpy(scale_input(image, scaling))[None].to(task.device)
     output = predict_published(task.resources / CHECKPOINT, scaled, rotations).numpy()
-    return {o: to_uint16(plane) for o, plane in zip(Organelle, output, strict=True)}, ROTATIONS // rotations
-
-
-def resident_gb() -> float:
-    """The largest memory this process has had so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {o: to_uint16(plane) for o, plane in zip(Organelle, output, strict=True)}
 
 
 def measure(task: Task) -> Measurement:

@@ -94,7 +94,7 @@ def summarise(rows: list[dict[str, float]], paper: list[dict[str, float]]) -> di
 
 def draw(summaries: list[dict[str, float]]) -> None:
     """Quality against cost, one line for each way to lay windows, rotations marked."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axis, kind in zip(axes, ("pcc", "ssim"), strict=True):
         for way in dict.fromkeys(map(words, MANNERS)):
             chosen = [i for i, manner in enumerate(MANNERS) if words(manner) == way]
@@ -109,7 +109,7 @@ def draw(summaries: list[dict[str, float]]) -> None:
         axis.set(xscale="log", xlabel="time in the networks, % of the paper's setting")
         axis.set_ylabel(f"mean {kind.upper()} of four organelles, simulated cells")
         axis.margins(y=0.2)
-    axes[0].legend(title="numbers: rotations", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), title="numbers: rotations", loc="outside right center")
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)
 

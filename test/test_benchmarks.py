@@ -1,10 +1,13 @@
-"""The baseline of the speed benchmark computes what ours does, and its work is counted as it is done."""
+"""The baseline of the speed benchmark computes what ours does; work and memory are counted as they are used."""
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 from monai.inferers.utils import dense_patch_slices
 
-from benchmarks import widened
+from benchmarks import peak, widened
 from benchmarks.inference import passes, tera_flop_of_a_pass
 from benchmarks.published import OVERLAP, WINDOW, as_published
 from benchmarks.widened import widen
@@ -49,3 +52,13 @@ def test_work_of_the_papers_setting() -> None:
     assert passes("ours", 2048) == 1024
     assert passes("ours", 1024) == 144
     assert tera_flop_of_a_pass(64) == pytest.approx(0.453, rel=0.02)
+
+
+def test_a_commands_peak_memory_is_its_own() -> None:
+    here = np.ones(400_000_000, np.uint8)  # what the parent holds must not count
+    _, small = peak.run([sys.executable, "-c", "pass"])
+    _, large = peak.run([sys.executable, "-c", "b = bytearray(200_000_000); b[::1000] = b'1' * len(b[::1000])"])
+    assert small < 0.1 and 0.2 < large < 0.3
+    assert peak.peak_gb() > len(here) / 1e9
+    with pytest.raises(SystemExit, match="failed"):
+        peak.run([sys.executable, "-c", "raise SystemExit(3)"])
