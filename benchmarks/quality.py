@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="new folder for data, predictions and reports")
     parser.add_argument("--resources", type=Path, default=ROOT / "resources")
-    parser.add_argument("--fields", type=int, default=12, help="fields for each modality")
+    parser.add_argument("--fields", type=int, default=36, help="fields for each modality")
     options = parser.parse_args()
     data, only_dic = options.output / "data", options.output / "data-dic"
     unseen = ("--fields", options.fields, "--seed", UNSEEN_SEED)
