@@ -34,6 +34,8 @@ from model.tiling import TilePlan, predict_tiled
 from model.vocabulary import Modality, Organelle
 
 TILE_BATCH = 4
+TILE_BATCH_PX = TILE_BATCH * 512**2
+"""A batch holds at most so many pixels: larger windows in fewer tiles cost no more memory, and no more time."""
 MAX_RESCALING = 6.0
 """A pixel size further than this factor from all that was learned is taken for a wrong entry, not followed:
 a placeholder of 10 µm would blow a 2048 px image up to 60,000 px, one of 1 nm would shrink it to nothing.
@@ -272,7 +274,8 @@ class Predictor:
             # A window larger than the image would only see more of the padding.
             window = min(self._window(metadata), _round_up(max(height, width, 2 * stride), stride))
             plan = TilePlan.make((height, width), window, self.manner.overlap)
-            return predict_tiled(predict_batch, turned_1YX, plan, TILE_BATCH)
+            batch = max(1, min(TILE_BATCH, TILE_BATCH_PX // window**2))
+            return predict_tiled(predict_batch, turned_1YX, plan, batch)
 
         return predict_rotated(predict_turned, image_1YX, self.manner.rotations)
 

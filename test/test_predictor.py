@@ -113,6 +113,17 @@ def test_order_of_rotations_tiles_and_batches(resources: Path, identity: Identit
     assert [len(x) for x in identity.inputs] == [4, 2] * 4  # six windows of 32 px, at most four a batch
 
 
+def test_larger_windows_go_in_fewer_tiles_a_batch(
+    resources: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pixels, batches in ((2 * 32**2, [2, 2, 2]), (32**2 - 1, [1] * 6)):  # one at least, however large
+        monkeypatch.setattr(model.predictor, "TILE_BATCH_PX", pixels)
+        identity.inputs.clear()
+        with Predictor.open(resources, device="cpu", manner=Manner(rotations=1, overlap=0)) as predictor:
+            predictor.predict(random_image(96, 64), Modality.BF)
+        assert [len(x) for x in identity.inputs] == batches
+
+
 def test_whole_image_is_one_window_until_it_is_too_large(
     resources: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
