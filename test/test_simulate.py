@@ -243,7 +243,14 @@ def test_bad_options_are_refused(options: tuple[str, ...], tmp_path: Path, capsy
 def test_an_interrupted_run_leaves_no_marker_and_no_half_file(tmp_path: Path, ending: signal.Signals) -> None:
     output = tmp_path / "new"
     command = [sys.executable, simulate.__file__, "--output", str(output), *TINY, "--fields", "2000", "--seed", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What a shell starts in its background ignores Ctrl-C, and so would all that these tests start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 60
         while not list(output.rglob("*.ome.tiff")) and time.monotonic() < deadline:
