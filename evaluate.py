@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from evaluation.aggregate import makings, per_organelle
+from evaluation.aggregate import per_organelle, provenance_groups
 from evaluation.focus import FocusTable
 from evaluation.pairing import find_pairs, find_predictions
 from evaluation.report import format_figure, write_csv, write_html, write_json
 from evaluation.scoring import Result, score_pairs
 from model.errors import UserError
-from model.vocabulary import Organelle
+from model.labels import Organelle
 
 DESCRIPTION = """\
 Score predicted organelles as the Light My Cells challenge does.
@@ -70,7 +70,7 @@ def print_summary(results: Sequence[Result], output: Path) -> None:
     for organelle, mean in per_organelle(results).items():
         figures = "  ".join(f"{name} {format_figure(value, name)}" for name, value in mean.figures.items())
         print(f"{organelle.label:<{max(len(o.label) for o in Organelle)}}  {mean.images:>5} images  {figures}")
-    print(f"Networks trained on: {', '.join(sorted({making.trained_on for making in makings(results)}))}.")
+    print(f"Networks trained on: {', '.join(sorted({making.trained_on for making in provenance_groups(results)}))}.")
     print(f"Written: {output / 'metrics.json'}, metrics.csv, report.html")
 
 

@@ -16,18 +16,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from model.batch import Wishes, predict_cases
+from model.batch import BatchOptions, predict_cases
 from model.errors import UserError
 from model.files import prepare_folder
-from model.manner import PRESETS, Manner
-from model.memory import keep_freed_memory
+from model.grand_challenge import Case, discover
+from model.labels import Modality
+from model.memory import tune_malloc
 from model.precision import Precision
 from model.predictor import Predictor
-from model.rotation import QUARTER_TURNS
 from model.routing import resources_folder
-from model.sockets import Case, discover
+from model.settings import PRESETS, InferenceSettings
 from model.tiling import MAX_OVERLAP
-from model.vocabulary import Modality
+from model.tta import QUARTER_TURNS
 
 DEFAULT_RESOURCES = Path(__file__).resolve().parent / "resources"
 INTERRUPTED = 130
@@ -37,7 +37,7 @@ log = logging.getLogger("inference")
 
 def run(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    keep_freed_memory()
+    tune_malloc()
     log_to_standard_streams()
     try:
         return predict_all(options)
@@ -69,52 +69,54 @@ def open_predictor(options: argparse.Namespace) -> Predictor:
     predictor = Predictor.open(
         resources,
         device=options.device,
-        manner=manner(options),
+        settings=settings(options),
         rescale=options.rescale,
     )
     log.info(f"networks from {resources} on {predictor.device} in {predictor.precision}")
-    log.info(f"windows overlap by {predictor.manner.overlap:g}, rotations averaged: {predictor.manner.rotations}")
+    log.info(f"windows overlap by {predictor.settings.overlap:g}, rotations averaged: {predictor.settings.rotations}")
     for name, metadata in predictor.checkpoints.items():
         log.info(f"{name}: trained on {metadata.trained_on}")
     return predictor
 
 
-def manner(options: argparse.Namespace) -> Manner:
+def settings(options: argparse.Namespace) -> InferenceSettings:
     """The preset, with what the options say otherwise."""
     precision = None if options.precision == "auto" else Precision(options.precision)
     preset = replace(PRESETS[options.preset], precision=precision)
-    said = {name: getattr(options, name) for name in ("overlap", "rotations")}
-    return replace(preset, **{name: value for name, value in said.items() if value is not None})
+    overrides = {name: getattr(options, name) for name in ("overlap", "rotations")}
+    return replace(preset, **{name: value for name, value in overrides.items() if value is not None})
 
 
 def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: argparse.Namespace) -> list[str]:
     """Predict every case, one logged line each; returns a sentence for each that failed."""
-    wishes = Wishes(Modality(options.modality) if options.modality else None, options.strict, options.force)
+    batch_options = BatchOptions(
+        Modality(options.modality) if options.modality else None, options.strict, options.force
+    )
     failures: list[str] = []
-    for number, outcome in enumerate(predict_cases(cases, predictor, wishes), start=1):
+    for number, outcome in enumerate(predict_cases(cases, predictor, batch_options), start=1):
         if outcome.error is not None:
-            words, source = in_one_sentence(outcome.error), outcome.case.source
-            failures.append(words if source.name in words else f"{source}: {words}")
+            message, source = in_one_sentence(outcome.error), outcome.case.source
+            failures.append(message if source.name in message else f"{source}: {message}")
             log.error(failures[-1])
-        log.info(f"[{number}/{len(cases)}] {outcome.case.title}: {outcome.words}, {outcome.seconds:.1f} s")
+        log.info(f"[{number}/{len(cases)}] {outcome.case.title}: {outcome.message}, {outcome.seconds:.1f} s")
     return failures
 
 
 def in_one_sentence(error: Exception) -> str:
     """What happened, in one line; where the fault may be ours, also log where it happened."""
     if isinstance(error, UserError):
-        words = str(error)
+        message = str(error)
     elif isinstance(error, OSError | MemoryError):
-        words = str(error) or "not enough memory"
+        message = str(error) or "not enough memory"
     else:
         log.error("".join(traceback.format_exception(error)).rstrip())
-        words = f"unexpected {type(error).__name__}: {error}"
-    return " ".join(words.split())
+        message = f"unexpected {type(error).__name__}: {error}"
+    return " ".join(message.split())
 
 
-def parse(arguments: Sequence[str] | None, words: str | None = __doc__) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None, message: str | None = __doc__) -> argparse.Namespace:
     """The options of this command, and of serve.py, which describes itself in other words."""
-    description, epilog = (words or "").split("\n\n")
+    description, epilog = (message or "").split("\n\n")
     parser = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
     add = parser.add_argument
     add(

@@ -18,9 +18,9 @@ import waitress
 from inference import in_one_sentence, log_to_standard_streams, open_predictor, parse, predict_and_report
 from model.errors import UserError
 from model.files import prepare_folder
-from model.memory import keep_freed_memory
+from model.grand_challenge import discover
+from model.memory import tune_malloc
 from model.predictor import Predictor
-from model.sockets import discover
 
 PORT = 4743
 
@@ -39,13 +39,13 @@ class Service:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
             case "GET" | "HEAD", "/health":
-                status, words = "200 OK", "ready"
+                status, message = "200 OK", "ready"
             case "POST", "/invoke":
                 with self.at_work:
-                    status, words = self.invoke()
+                    status, message = self.invoke()
             case method, path:
-                status, words = "404 Not Found", f"{method} {path}: expected GET /health or POST /invoke"
-        body = f"{words}\n".encode()
+                status, message = "404 Not Found", f"{method} {path}: expected GET /health or POST /invoke"
+        body = f"{message}\n".encode()
         start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
         return [body]
 
@@ -63,7 +63,7 @@ class Service:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments, __doc__)
-    keep_freed_memory()
+    tune_malloc()
     log_to_standard_streams()
     try:
         with open_predictor(options) as predictor:

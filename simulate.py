@@ -22,9 +22,9 @@ from tqdm import tqdm
 from model import __version__
 from model.errors import UserError
 from model.files import write_text
+from model.images.ome_tiff import write_plane
+from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName
-from model.ome import write_plane
-from model.vocabulary import Modality, Organelle
 from simulation.study import CHALLENGE_LABELS, draw_study, render
 
 MARKER = "SIMULATED.json"
@@ -32,7 +32,7 @@ ORIGIN = "simulated cells"
 
 
 @dataclass(frozen=True)
-class Order:
+class RenderJob:
     """One field to be rendered; every random choice follows from (seed, modality, study, field)."""
 
     folder: Path
@@ -47,37 +47,37 @@ class Order:
     labels: str
 
 
-def fill(order: Order) -> list[tuple[str, str, int, int]]:
+def render_job(job: RenderJob) -> list[tuple[str, str, int, int]]:
     """Render and write one field; returns its rows of focus.csv. Raises UserError where that cannot be done."""
-    seeds = [order.seed, list(Modality).index(order.modality), order.study]
+    seeds = [job.seed, list(Modality).index(job.modality), job.study]
     study_rng = np.random.default_rng(seeds)
-    setting = order.setting if order.setting != "mixed" else str(study_rng.choice(["challenge", "low"]))
-    study = draw_study(study_rng, order.modality, "low" if setting == "low" else "challenge")
-    sets = CHALLENGE_LABELS[order.modality]
-    labelled = set(Organelle) if order.labels == "all" else sets[int(study_rng.integers(len(sets)))]
+    setting = job.setting if job.setting != "mixed" else str(study_rng.choice(["challenge", "low"]))
+    study = draw_study(study_rng, job.modality, "low" if setting == "low" else "challenge")
+    sets = CHALLENGE_LABELS[job.modality]
+    labelled = set(Organelle) if job.labels == "all" else sets[int(study_rng.integers(len(sets)))]
     try:
-        field = render(np.random.default_rng([*seeds, order.field]), study, order.size, order.planes)
+        field = render(np.random.default_rng([*seeds, job.field]), study, job.size, job.planes)
     except MemoryError as error:
         raise UserError(
-            f"{order.folder}: a field of {order.size} pixels at {order.planes} planes does not fit in memory."
+            f"{job.folder}: a field of {job.size} pixels at {job.planes} planes does not fit in memory."
         ) from error
 
     def write(name: str, pixels: NDArray[np.uint16], channel: str) -> None:
-        provenance = {"origin": ORIGIN, "seed": str(order.seed), "version": __version__}
+        provenance = {"origin": ORIGIN, "seed": str(job.seed), "version": __version__}
         pixel_size_um = (study.microscope.pixel_size_um,) * 2
-        write_plane(order.folder / name, pixels, channel=channel, pixel_size_um=pixel_size_um, provenance=provenance)
+        write_plane(job.folder / name, pixels, channel=channel, pixel_size_um=pixel_size_um, provenance=provenance)
 
     rows = []
     for z, plane in enumerate(field.planes):
-        name = InputName(order.image, order.modality, z).filename
-        write(name, plane, order.modality)
-        rows.append((f"{order.folder.name}/{name}", order.modality.value, z, field.best_plane))
+        name = InputName(job.image, job.modality, z).filename
+        write(name, plane, job.modality)
+        rows.append((f"{job.folder.name}/{name}", job.modality.value, z, field.best_plane))
     for organelle in sorted(labelled):
-        write(TargetName(order.image, organelle).filename, field.truths[organelle], organelle.label)
+        write(TargetName(job.image, organelle).filename, field.truths[organelle], organelle.label)
     return rows
 
 
-def plan(arguments: argparse.Namespace) -> Iterator[Order]:
+def plan(arguments: argparse.Namespace) -> Iterator[RenderJob]:
     """The fields of all studies, modality by modality."""
     image = study_number = 0
     for modality in dict.fromkeys(arguments.modalities):
@@ -85,7 +85,7 @@ def plan(arguments: argparse.Namespace) -> Iterator[Order]:
             study, field = divmod(index, arguments.fields_per_study)
             study_number += field == 0
             image += 1
-            yield Order(
+            yield RenderJob(
                 folder=arguments.output / f"Study_{study_number}",
                 image=image,
                 modality=modality,
@@ -109,13 +109,13 @@ def simulate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{output}: found no folder to write to ({error.strerror}), expected a new one.") from error
     if not empty:
         raise UserError(f"{output}: found a folder that is not empty, expected a new or empty one.")
-    orders = list(plan(arguments))
+    jobs = list(plan(arguments))
     started = time.monotonic()
     # Ctrl-C is the parent's affair: it stops handing out fields, and the workers end with it.
     ignore_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(min(arguments.workers, len(orders)), initializer=ignore_interrupts)
+    pool = ProcessPoolExecutor(min(arguments.workers, len(jobs)), initializer=ignore_interrupts)
     try:
-        done = list(tqdm(pool.map(fill, orders), total=len(orders), unit="field", disable=None))
+        done = list(tqdm(pool.map(render_job, jobs), total=len(jobs), unit="field", disable=None))
     except BrokenProcessPool as error:
         raise UserError(f"{output}: a worker was killed, perhaps for want of memory; try fewer --workers.") from error
     finally:
@@ -129,7 +129,7 @@ def simulate(arguments: argparse.Namespace) -> None:
     marker = {"trained_on": ORIGIN, "version": __version__, "options": options}
     write_text(output / MARKER, json.dumps(marker, indent=2) + "\n")
     seconds = time.monotonic() - started
-    print(f"Rendered {len(orders)} simulated fields ({options['modalities']}) in {seconds:.0f} s to {output}")
+    print(f"Rendered {len(jobs)} simulated fields ({options['modalities']}) in {seconds:.0f} s to {output}")
 
 
 def _spell(value: object) -> str:

@@ -10,13 +10,13 @@ import torch
 
 from model import checkpoint
 from model.errors import UserError
-from model.memory import keep_freed_memory
-from model.ome import read_provenance
-from model.scaling import InputScaling, TargetScaling
-from model.vocabulary import Modality
+from model.images.ome_tiff import read_provenance
+from model.labels import Modality
+from model.memory import tune_malloc
+from model.normalization import InputNormalization, TargetNormalization
+from training.config import RECIPES, Schedule, TrainingConfig, default_width
 from training.index import Index, check, scan, split
-from training.recipe import RECIPES, Schedule, Settings, default_width
-from training.trainer import Housekeeping, Trainer
+from training.trainer import RunConfig, Trainer
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -42,8 +42,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--discriminator-width", type=int, default=64, help="channels of its first layer")
 
     group = parser.add_argument_group("images")
-    group.add_argument("--input-scaling", choices=list(InputScaling), default=InputScaling.LINEAR, help="see docs")
-    group.add_argument("--target-scaling", choices=list(TargetScaling), default=TargetScaling.LINEAR, help="see docs")
+    group.add_argument(
+        "--input-normalization", choices=list(InputNormalization), default=InputNormalization.LINEAR, help="see docs"
+    )
+    group.add_argument(
+        "--target-normalization", choices=list(TargetNormalization), default=TargetNormalization.LINEAR, help="see docs"
+    )
     group.add_argument(
         "--pixel-size", type=float, nargs=2, metavar=("MIN", "MAX"),
         help="resample images whose pixels are outside this range, in µm (default: none is resampled)",
@@ -107,18 +111,26 @@ def schedule_from(options: argparse.Namespace) -> Schedule:
     return Schedule("minutes", options.max_minutes - decay, decay)
 
 
-def settings_from(options: argparse.Namespace) -> Settings:
-    derived = {"schedule", "width", "input_scaling", "target_scaling", "pixel_size_um", "window", "lambda_gan"}
-    as_given = {field.name for field in fields(Settings)} - derived
+def settings_from(options: argparse.Namespace) -> TrainingConfig:
+    derived = {
+        "schedule",
+        "width",
+        "input_normalization",
+        "target_normalization",
+        "pixel_size_um",
+        "window",
+        "lambda_gan",
+    }
+    as_given = {field.name for field in fields(TrainingConfig)} - derived
     gan = 1.0 if options.recipe == "pix2pix" else 0.0
     width = default_width(options.recipe)
     if options.init is not None:
         width = checkpoint.read_metadata(options.init).architecture.width
-    return Settings(
+    return TrainingConfig(
         schedule=schedule_from(options),
         width=width if options.width is None else options.width,
-        input_scaling=InputScaling(options.input_scaling),
-        target_scaling=TargetScaling(options.target_scaling),
+        input_normalization=InputNormalization(options.input_normalization),
+        target_normalization=TargetNormalization(options.target_normalization),
         pixel_size_um=None if options.pixel_size is None else (options.pixel_size[0], options.pixel_size[1]),
         window=options.crop if options.window is None else options.window,
         lambda_gan=gan if options.lambda_gan is None else options.lambda_gan,
@@ -126,25 +138,23 @@ def settings_from(options: argparse.Namespace) -> Settings:
     )
 
 
-def read_data(roots: list[Path], settings: Settings) -> tuple[Index, Index]:
+def read_data(roots: list[Path], config: TrainingConfig) -> tuple[Index, Index]:
     """Index, check and split; say what was found and what is left out."""
     index = scan(roots)
-    wanted = tuple(Modality) if settings.modality == "all" else (Modality(settings.modality),)
+    wanted = tuple(Modality) if config.modality == "all" else (Modality(config.modality),)
     chosen = index.only(wanted)
     if not chosen.fields:
         present = ", ".join(index.labelled()) or "no labelled field"
-        raise UserError(f"{roots[0]}: holds {present}, expected labelled fields of {settings.modality}")
+        raise UserError(f"{roots[0]}: holds {present}, expected labelled fields of {config.modality}")
     chosen = check(chosen)
     print(chosen.summary(), flush=True)
     if not chosen.fields:
         raise UserError(f"{roots[0]}: none of its fields is usable, see the reasons above")
-    parts = split(chosen, by=settings.split_by, fraction=settings.validation_fraction, seed=settings.seed)
+    parts = split(chosen, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
     if not parts[0].fields:
-        raise UserError(
-            f"--validation-fraction {settings.validation_fraction} leaves no {settings.split_by} to train on"
-        )
+        raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on")
     print(
-        f"{len(parts[0].fields)} fields to train on, {len(parts[1].fields)} held out by {settings.split_by}",
+        f"{len(parts[0].fields)} fields to train on, {len(parts[1].fields)} held out by {config.split_by}",
         flush=True,
     )
     return parts
@@ -172,12 +182,12 @@ def device_from(name: str) -> torch.device:
 
 def run(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    settings = settings_from(options)
-    keep_freed_memory()
+    config = settings_from(options)
+    tune_malloc()
     if options.threads is not None:
         torch.set_num_threads(max(1, options.threads))
-    training, validation = read_data(options.data, settings)
-    house = Housekeeping(
+    training, validation = read_data(options.data, config)
+    run_config = RunConfig(
         output=options.output,
         device=device_from(options.device),
         resume=options.resume,
@@ -190,11 +200,11 @@ def run(arguments: list[str] | None = None) -> None:
         trained_on=options.trained_on or described(training, options.data),
         command=shlex.join(["python", "train.py", *(sys.argv[1:] if arguments is None else arguments)]),
     )
-    trainer = Trainer(settings, training, validation, house)
+    trainer = Trainer(config, training, validation, run_config)
     print(
-        f"{settings.recipe}, {sum(p.numel() for p in trainer.learner.network.parameters()) / 1e6:.2f} M parameters, "
-        f"batches of {trainer.batch_size}, {trainer.steps_per_epoch} steps an epoch, on {house.device}, "
-        f"learning from {house.trained_on}",
+        f"{config.recipe}, {sum(p.numel() for p in trainer.module.network.parameters()) / 1e6:.2f} M parameters, "
+        f"batches of {trainer.batch_size}, {trainer.steps_per_epoch} steps an epoch, on {run_config.device}, "
+        f"learning from {run_config.trained_on}",
         flush=True,
     )
     print(trainer.run())

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.peak import peak_gb, run
-from model.batch import Wishes, predict_cases
-from model.memory import keep_freed_memory
-from model.ome import read_plane, write_plane
-from model.predictor import Predictor, Prepared
-from model.sockets import discover
-from model.vocabulary import Organelle
+from benchmarks.peak_memory import peak_gb, run
+from model.batch import BatchOptions, predict_cases
+from model.grand_challenge import discover
+from model.images.ome_tiff import read_plane, write_plane
+from model.labels import Organelle
+from model.memory import tune_malloc
+from model.predictor import NetworkInputs, Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "test" / "input").rglob("*_z0.ome.tiff"))
@@ -64,21 +64,21 @@ class Timed(Predictor):
 
     in_networks = 0.0
 
-    def run_networks(self, prepared: Prepared) -> dict[Organelle, torch.Tensor]:
+    def forward(self, prepared: NetworkInputs) -> dict[Organelle, torch.Tensor]:
         began = time.perf_counter()
-        outputs = super().run_networks(prepared)
+        outputs = super().forward(prepared)
         self.in_networks += time.perf_counter() - began
         return outputs
 
 
 def run_folder(inputs: Path, output: Path) -> Folder:
     """Predict a folder in this process, networks loaded beforehand."""
-    keep_freed_memory()
+    tune_malloc()
     with Timed.open(RESOURCES) as predictor:
         assert isinstance(predictor, Timed)
         predictor.load_networks()
         began = time.perf_counter()
-        for outcome in predict_cases(discover(inputs, output), predictor, Wishes()):
+        for outcome in predict_cases(discover(inputs, output), predictor, BatchOptions()):
             if outcome.error:
                 raise outcome.error
         seconds = time.perf_counter() - began

@@ -4,7 +4,7 @@
 
 Every figure comes from a process of its own, the ways in turn. The image is the bright-field input of test/input
 repeated to the size and taken as it is (no resampling); the network is the shipped one of bright field, widened
-(benchmarks/widened.py). Seconds are those of one image once everything is imported: of the published way with
+(benchmarks/net2net.py). Seconds are those of one image once everything is imported: of the published way with
 loading its model, as it does for every image; of ours without, since a process loads it once. Of images above
 1024 px one rotation is timed, and counted for all. Share of the ceiling: the convolutions of all passes over the
 seconds, against the machine's own fastest convolution of the residual blocks' shape in the same number format.
@@ -28,26 +28,26 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peak import peak_gb
-from benchmarks.published import OVERLAP, ROTATIONS, WINDOW, as_published, predict_published
-from benchmarks.widened import CHECKPOINT, resources_of_width
-from model.architecture import Architecture
-from model.manner import LARGEST_WHOLE, PRESETS, Manner
-from model.memory import keep_freed_memory
-from model.network import build
-from model.ome import read_plane
+from benchmarks.baseline import OVERLAP, ROTATIONS, WINDOW, as_published, predict_published
+from benchmarks.net2net import CHECKPOINT, resources_of_width
+from benchmarks.peak_memory import peak_gb
+from model.images.ome_tiff import read_plane
+from model.labels import Modality, Organelle
+from model.memory import tune_malloc
+from model.networks.architecture import Architecture
+from model.networks.build import build
+from model.normalization import normalize_input, to_uint16
 from model.precision import Precision
 from model.predictor import Predictor
-from model.scaling import scale_input, to_uint16
+from model.settings import LARGEST_WHOLE, PRESETS, InferenceSettings
 from model.tiling import TilePlan
-from model.vocabulary import Modality, Organelle
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "test" / "input" / "Study_1" / "image_1_BF_z0.ome.tiff"
 RESULTS = Path(__file__).with_name("results") / "inference.json"
-WAYS: dict[str, Manner | None] = {
+WAYS: dict[str, InferenceSettings | None] = {
     "published": None,
-    "ours, fp32": Manner(precision=Precision.FP32),
+    "ours, fp32": InferenceSettings(precision=Precision.FP32),
     "ours": PRESETS["paper"],
     "ours, fast": PRESETS["fast"],
 }
@@ -86,17 +86,17 @@ def run_task(task: Task) -> Measurement:
     torch.set_num_threads(task.threads)
     pixels = read_plane(SOURCE).pixels
     image = np.tile(pixels, [-(-task.size // side) for side in pixels.shape])[: task.size, : task.size]
-    manner = WAYS[task.way]
-    whole = manner.rotations if manner else ROTATIONS
+    settings = WAYS[task.way]
+    whole = settings.rotations if settings else ROTATIONS
     rotations = whole if task.size <= LARGEST_TURNED else 1
-    if manner is None:
+    if settings is None:
         begun_gb, began = peak_gb(), time.perf_counter()
         predictions = published(task, image, rotations)
         precision = Precision.FP32
     else:
-        keep_freed_memory()  # as the command does
-        manner = replace(manner, rotations=rotations)
-        with Predictor.open(task.resources, device=task.device, manner=manner) as predictor:
+        tune_malloc()  # as the command does
+        settings = replace(settings, rotations=rotations)
+        with Predictor.open(task.resources, device=task.device, settings=settings) as predictor:
             predictor.predict(image[:64, :64], Modality.BF)  # loads the network, and begins what begins once
             begun_gb, began = peak_gb(), time.perf_counter()
             predictions = predictor.predict(image, Modality.BF)
@@ -110,8 +110,8 @@ def run_task(task: Task) -> Measurement:
 def published(task: Task, image: np.ndarray, rotations: int) -> dict[Organelle, np.ndarray]:
     """What the published way predicts: scaled as the checkpoint wants, all four organelles."""
     with Predictor.open(task.resources) as predictor:
-        scaling = predictor.checkpoints["pix2pix-bf"].input_scaling
-    scaled = torch.from_numpy(scale_input(image, scaling))[None].to(task.device)
+        scaling = predictor.checkpoints["pix2pix-bf"].input_normalization
+    scaled = torch.from_numpy(normalize_input(image, scaling))[None].to(task.device)
     output = predict_published(task.resources / CHECKPOINT, scaled, rotations).numpy()
     return {o: to_uint16(plane) for o, plane in zip(Organelle, output, strict=True)}
 
@@ -124,12 +124,14 @@ def measure(task: Task) -> Measurement:
 
 def passes(way: str, size: int) -> float:
     """Work of a way in windows of 512 px: number of windows times rotations, larger windows counted by area."""
-    manner = WAYS[way]
-    if manner is None:
+    settings = WAYS[way]
+    if settings is None:
         step = int(WINDOW * (1 - OVERLAP))
         return ROTATIONS * (1 + max(0, -(-(size - WINDOW) // step))) ** 2
-    window = min(size, LARGEST_WHOLE) if manner.whole_image else WINDOW
-    return manner.rotations * len(TilePlan.make((size, size), window, manner.overlap).tiles) * (window / WINDOW) ** 2
+    window = min(size, LARGEST_WHOLE) if settings.whole_image else WINDOW
+    return (
+        settings.rotations * len(TilePlan.make((size, size), window, settings.overlap).tiles) * (window / WINDOW) ** 2
+    )
 
 
 def tera_flop_of_a_pass(width: int) -> float:

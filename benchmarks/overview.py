@@ -21,12 +21,12 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from evaluation.focus import FocusTable
-from evaluation.metrics import normalise, pcc
+from evaluation.metrics import normalize, pcc
 from model.errors import UserError
+from model.grand_challenge import output_folder
+from model.images.ome_tiff import read_plane, read_provenance
+from model.labels import Modality, Organelle
 from model.naming import prediction_filename, stem
-from model.ome import read_plane, read_provenance
-from model.sockets import output_folder
-from model.vocabulary import Modality, Organelle
 from training.index import Field, scan
 
 LARGEST_BYTES = 400_000
@@ -109,11 +109,11 @@ def draw(data: Path, predictions: Path, output: Path) -> str:
             path = output_folder(predictions, organelle) / name
             predicted = read_plane(path).pixels
             origins.add(read_provenance(path).get("trained_on", "not stated"))
-            show(above, normalise(predicted), COLOURS[organelle])
+            show(above, normalize(predicted), COLOURS[organelle])
             below.set_axis_off()
             if organelle in field.labels:
                 truth = read_plane(field.labels[organelle]).pixels
-                show(below, normalise(truth), COLOURS[organelle])
+                show(below, normalize(truth), COLOURS[organelle])
                 say(above, f"PCC {pcc(predicted, truth):.2f}")
             if number == 0:
                 above.set_title(f"{organelle.label}, predicted", fontsize=10)

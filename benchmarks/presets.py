@@ -3,7 +3,7 @@
     python -m benchmarks.presets --output runs/presets
 
 Renders simulated fields of 1600 px at challenge pixel sizes, so that on the network's grid most are larger than a
-window, predicts each in every manner with the shipped checkpoints, and scores it against the truth (PCC, SSIM) and
+window, predicts each in every settings with the shipped checkpoints, and scores it against the truth (PCC, SSIM) and
 against the paper's setting (PSNR). Cost is the seconds in the networks, all manners in turn on each image.
 Writes benchmarks/results/presets.json and docs/images/presets.png, and prints a Markdown table.
 """
@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import pcc, ssim
-from model.manner import PRESETS, Manner
-from model.memory import keep_freed_memory
+from model.images.ome_tiff import read_plane
+from model.labels import Organelle
+from model.memory import tune_malloc
 from model.naming import InputName, TargetName, parse
-from model.ome import read_plane
 from model.predictor import Predictor
-from model.vocabulary import Organelle
+from model.settings import PRESETS, InferenceSettings
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -35,17 +35,17 @@ RESULTS = Path(__file__).with_name("results") / "presets.json"
 PICTURE = ROOT / "docs" / "images" / "presets.png"
 UNSEEN_SEED = 90211
 SIDE = 1600
-MANNERS = [
-    Manner(overlap, rotations, whole_image)
+SETTINGS = [
+    InferenceSettings(overlap, rotations, whole_image)
     for whole_image, overlaps in ((False, (0.8, 0.5, 0.25, 0.0)), (True, (0.25,)))
     for overlap in overlaps
     for rotations in (4, 2, 1)
 ]
-PAPER, FAST = MANNERS.index(PRESETS["paper"]), MANNERS.index(PRESETS["fast"])
+PAPER, FAST = SETTINGS.index(PRESETS["paper"]), SETTINGS.index(PRESETS["fast"])
 
 
-def words(manner: Manner) -> str:
-    return "whole image" if manner.whole_image else f"overlap {manner.overlap:g}"
+def words(settings: InferenceSettings) -> str:
+    return "whole image" if settings.whole_image else f"overlap {settings.overlap:g}"
 
 
 def render(folder: Path, fields: int) -> Path:
@@ -58,17 +58,17 @@ def render(folder: Path, fields: int) -> Path:
 
 
 def measure(path: Path, predictors: list[Predictor]) -> list[dict[str, float]]:
-    """For each manner: seconds in the networks, and PCC, SSIM and PSNR by organelle."""
+    """For each settings: seconds in the networks, and PCC, SSIM and PSNR by organelle."""
     name, plane = parse(path.name), read_plane(path)
     assert isinstance(name, InputName)
     truth = {o: read_plane(path.with_name(TargetName(name.image, o).filename)).pixels for o in Organelle}
     rows, reference = [], dict[Organelle, NDArray[np.uint16]]()
     for predictor in predictors:
-        prepared = predictor.prepare(plane.pixels, plane.modality, plane.pixel_size_um)
+        prepared = predictor.preprocess(plane.pixels, plane.modality, plane.pixel_size_um)
         began = time.perf_counter()
-        outputs = predictor.run_networks(prepared)
+        outputs = predictor.forward(prepared)
         row = {"seconds": time.perf_counter() - began}
-        predictions = predictor.finish(prepared.shape, outputs)
+        predictions = predictor.postprocess(prepared.shape, outputs)
         reference = reference or predictions
         for organelle, prediction in predictions.items():
             error = prediction.astype(float) - reference[organelle]
@@ -80,7 +80,7 @@ def measure(path: Path, predictors: list[Predictor]) -> list[dict[str, float]]:
 
 
 def summarise(rows: list[dict[str, float]], paper: list[dict[str, float]]) -> dict[str, float]:
-    """Means over the images of one manner, its cost relative to the paper's."""
+    """Means over the images of one settings, its cost relative to the paper's."""
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     before = {key: float(np.mean([row[key] for row in paper])) for key in paper[0]}
     summary = {"times_faster": before["seconds"] / means["seconds"]}
@@ -96,12 +96,12 @@ def draw(summaries: list[dict[str, float]]) -> None:
     """Quality against cost, one line for each way to lay windows, rotations marked."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axis, kind in zip(axes, ("pcc", "ssim"), strict=True):
-        for way in dict.fromkeys(map(words, MANNERS)):
-            chosen = [i for i, manner in enumerate(MANNERS) if words(manner) == way]
+        for way in dict.fromkeys(map(words, SETTINGS)):
+            chosen = [i for i, settings in enumerate(SETTINGS) if words(settings) == way]
             cost = [100 / summaries[i]["times_faster"] for i in chosen]
             axis.plot(cost, [summaries[i][f"mean_{kind}"] for i in chosen], ".-", label=way)
             for i, x in zip(chosen, cost, strict=True):
-                axis.annotate(f" {MANNERS[i].rotations}", (x, summaries[i][f"mean_{kind}"]), fontsize=8)
+                axis.annotate(f" {SETTINGS[i].rotations}", (x, summaries[i][f"mean_{kind}"]), fontsize=8)
         for name, i in (("paper", PAPER), ("fast", FAST)):
             place = 100 / summaries[i]["times_faster"], summaries[i][f"mean_{kind}"]
             axis.plot(*place, "o", ms=12, mfc="none", mec="black")
@@ -120,8 +120,8 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=4, help="for each modality")
     options = parser.parse_args()
     data = render(options.output / "data", options.fields)
-    keep_freed_memory()  # as the command does
-    predictors = [Predictor.open(ROOT / "resources", manner=manner) for manner in MANNERS]
+    tune_malloc()  # as the command does
+    predictors = [Predictor.open(ROOT / "resources", settings=settings) for settings in SETTINGS]
     for predictor in predictors:
         predictor.load_networks()
     images = [measure(path, predictors) for path in sorted(data.rglob("image_*_z0.ome.tiff"))]
@@ -129,12 +129,12 @@ def main() -> None:
     summaries = [summarise(list(rows), list(columns[PAPER])) for rows in columns]
     print("| windows | rotations | times faster | PSNR to paper | " + " | ".join(f"PCC {o}" for o in Organelle) + " |")
     print("|" + "---|" * (4 + len(Organelle)))
-    for manner, summary in zip(MANNERS, summaries, strict=True):
+    for settings, summary in zip(SETTINGS, summaries, strict=True):
         gains = " | ".join(f"{summary[f'pcc_gain/{o}']:+.4f}" for o in Organelle)
-        print(f"| {words(manner)} | {manner.rotations} | {summary['times_faster']:.1f} ", end="")
+        print(f"| {words(settings)} | {settings.rotations} | {summary['times_faster']:.1f} ", end="")
         print(f"| {summary['psnr_db']:.1f} | {gains} |")
-    settings = [{"way": words(m), "rotations": m.rotations} | s for m, s in zip(MANNERS, summaries, strict=True)]
-    document = {"fields": options.fields, "seed": UNSEEN_SEED, "side": SIDE, "settings": settings}
+    rows = [{"way": words(m), "rotations": m.rotations} | s for m, s in zip(SETTINGS, summaries, strict=True)]
+    document = {"fields": options.fields, "seed": UNSEEN_SEED, "side": SIDE, "settings": rows}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(document, indent=2) + "\n")
     draw(summaries)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "quality.json"

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.metrics import pcc
+from model.images.ome_tiff import read_plane
+from model.labels import Organelle
 from model.naming import InputName, TargetName, parse
-from model.ome import read_plane
-from model.vocabulary import Organelle
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "real_nuclei.json"

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import UserError
+from model.images.ome_tiff import read_plane
+from model.labels import Modality
 from model.naming import InputName, parse
-from model.ome import read_plane
-from model.vocabulary import Modality
 
 ROOT = Path(__file__).resolve().parent.parent
 PERCENTILES = (0.1, 1, 5, 25, 75, 95, 99, 99.9)

@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from model import __version__
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 from simulation.microscope import Setting
 from simulation.study import Field, Study, draw_study, render
 

@@ -3,7 +3,7 @@
     python -m benchmarks.training --data DIR [--recipe pix2pix] [--steps 60]
 
 The plain loop reads, resamples and scales every image when its batch needs it, and the network waits. The loader
-does so in a thread, a batch ahead, and keeps what was prepared. Both feed the same learner the same batches, in
+does so in a thread, a batch ahead, and keeps what was prepared. Both feed the same module the same batches, in
 turn, after a first round in which the cache fills. Prints samples a second, the ratio, and the share of time in
 which the network waited for images.
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from model.memory import keep_freed_memory
-from model.scaling import InputScaling, TargetScaling
+from model.memory import tune_malloc
+from model.normalization import InputNormalization, TargetNormalization
+from training.config import RECIPES, Schedule, TrainingConfig
 from training.index import check, scan
-from training.learner import Learner
-from training.preparation import PlaneStore, Preparation
-from training.recipe import RECIPES, Schedule, Settings
+from training.pix2pix_module import Pix2PixModule
+from training.plane_cache import PlaneCache, Preprocessing
 from training.sampling import BalancedSampler, Batch, Loader
 
 
@@ -31,14 +31,14 @@ class Pace:
     waiting: float
 
 
-def run(learner: Learner, batches: Iterator[Batch], steps: int) -> Pace:
+def run(module: Pix2PixModule, batches: Iterator[Batch], steps: int) -> Pace:
     """Take steps; how fast, and what share of the time went by before a batch was there."""
     samples, waited, began = 0, 0.0, time.perf_counter()
     for _ in range(steps):
         asked = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - asked
-        learner.step(batch, 1.0)
+        module.step(batch, 1.0)
         samples += len(batch.modalities)
     seconds = time.perf_counter() - began
     return Pace(samples / seconds, waited / seconds)
@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of each round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    keep_freed_memory()
-    settings = Settings(
+    tune_malloc()
+    config = TrainingConfig(
         recipe=options.recipe,
         modality="all",
         schedule=Schedule("steps", 1e9, 0),
@@ -72,13 +72,13 @@ def main() -> None:
         lambda_gan=float(options.recipe == "pix2pix"),
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learner = Learner(settings, device)
-    preparation = Preparation(InputScaling.FLATFIELD, TargetScaling.PERCENTILE, (0.25, 0.35))
-    sampler = BalancedSampler(check(scan(options.data)).fields, 1, settings.seed)
-    plain = plainly(Loader(PlaneStore(preparation, 0), sampler, settings.crop))
-    ours = Loader(PlaneStore(preparation, 4 << 30), sampler, settings.crop)
-    rounds = [(run(learner, plain, options.steps), run(learner, ours, options.steps)) for _ in range(options.rounds)]
-    print(f"{options.recipe}, width {options.width}, crops of {options.crop} px, {device} in {learner.precision}")
+    module = Pix2PixModule(config, device)
+    preparation = Preprocessing(InputNormalization.FLATFIELD, TargetNormalization.PERCENTILE, (0.25, 0.35))
+    sampler = BalancedSampler(check(scan(options.data)).fields, 1, config.seed)
+    plain = plainly(Loader(PlaneCache(preparation, 0), sampler, config.crop))
+    ours = Loader(PlaneCache(preparation, 4 << 30), sampler, config.crop)
+    rounds = [(run(module, plain, options.steps), run(module, ours, options.steps)) for _ in range(options.rounds)]
+    print(f"{options.recipe}, width {options.width}, crops of {options.crop} px, {device} in {module.precision}")
     print("| round | plain loop, samples/s | waiting | loader, samples/s | waiting | ratio |\n|" + "---|" * 6)
     for number, (before, after) in enumerate(rounds, start=1):
         ratio = after.samples_a_second / before.samples_a_second

@@ -15,7 +15,7 @@ import panimg
 from panimg.image_builders.metaio_mhd_mha import image_builder_mhd
 from panimg.image_builders.tiff import image_builder_tiff
 
-from model.ome import read_plane
+from model.images.ome_tiff import read_plane
 
 LOWEST_PSNR_DB = 50.0
 """Against the range of the expected image, which was made in float32: an error of one part in 300. bfloat16 costs

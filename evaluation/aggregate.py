@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation.metrics import METRICS
 from evaluation.scoring import Result
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,7 +25,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Making:
+class ProvenanceGroup:
     """How a group of predictions of one organelle was made, by their own account."""
 
     organelle: Organelle
@@ -62,7 +62,7 @@ def per_z_deviation(results: Iterable[Result]) -> dict[Organelle, dict[int, Mean
     return by_organelle
 
 
-def makings(results: Iterable[Result]) -> list[Making]:
+def provenance_groups(results: Iterable[Result]) -> list[ProvenanceGroup]:
     """The distinct checkpoints, by organelle and number of images, with what they were trained on."""
     groups = _group(
         results,
@@ -76,7 +76,7 @@ def makings(results: Iterable[Result]) -> list[Making]:
     for (organelle, checkpoint, trained_on), members in groups.items():
         alike = set.intersection(*(set(member.provenance.items()) for member in members))
         settings = {key: value for key, value in sorted(alike) if key not in ("checkpoint", "trained_on")}
-        found.append(Making(organelle, checkpoint, trained_on, len(members), settings))
+        found.append(ProvenanceGroup(organelle, checkpoint, trained_on, len(members), settings))
     order = list(Organelle)
     return sorted(found, key=lambda making: (order.index(making.organelle), -making.images, making.checkpoint))
 
@@ -120,7 +120,7 @@ def to_document(results: Sequence[Result]) -> dict[str, Any]:
                 "images": making.images,
                 "settings": dict(making.settings),
             }
-            for making in makings(results)
+            for making in provenance_groups(results)
         ],
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from model import naming
 from model.errors import UserError
-from model.vocabulary import Modality
+from model.labels import Modality
 
 COLUMNS = ("name", "modality", "image_z", "best_z")
 

@@ -18,7 +18,7 @@ from scipy.stats import ConstantInputWarning, NearConstantInputWarning, pearsonr
 from skimage.metrics import structural_similarity
 
 from model.errors import UserError
-from model.vocabulary import Organelle
+from model.labels import Organelle
 
 Image = NDArray[Any]
 
@@ -37,7 +37,7 @@ METRICS: Mapping[Organelle, tuple[str, ...]] = MappingProxyType(
 """Which figures the challenge counts for which organelle, in the order of the paper's Table 1."""
 
 
-def normalise(image: Image) -> NDArray[np.float64]:
+def normalize(image: Image) -> NDArray[np.float64]:
     """Map the image's own 2nd percentile to 0 and its 99.8th to 1, without clipping.
 
     `image` may have any shape and numeric dtype. An image whose two percentiles coincide (constant, or empty
@@ -72,7 +72,7 @@ def ssim(prediction: Image, truth: Image) -> float:
     `UserError` if the shapes differ or are too small.
     """
     _require_same_shape(prediction, truth)
-    return _ssim_of_normalised(normalise(prediction), normalise(truth))
+    return _ssim_of_normalised(normalize(prediction), normalize(truth))
 
 
 def score(prediction: Image, truth: Image, organelle: Organelle) -> dict[str, float]:
@@ -83,7 +83,7 @@ def score(prediction: Image, truth: Image, organelle: Organelle) -> dict[str, fl
     `UserError` if the shapes differ or are smaller than SSIM's window.
     """
     _require_same_shape(prediction, truth)
-    predicted, wanted = normalise(prediction), normalise(truth)
+    predicted, wanted = normalize(prediction), normalize(truth)
     figures = {"SSIM": _ssim_of_normalised(predicted, wanted), "PCC": pcc(predicted, wanted)}
     if "MAE" in METRICS[organelle]:
         difference = predicted - wanted

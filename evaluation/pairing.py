@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from model import naming
 from model.errors import UserError
-from model.vocabulary import Organelle
+from model.labels import Organelle
 
 INPUT_FOLDER = "organelles-transmitted-light-ome-tiff"
 

@@ -16,18 +16,18 @@ from PIL import Image
 
 from evaluation.aggregate import (
     UNSTATED,
-    makings,
     per_modality,
     per_organelle,
     per_z_deviation,
+    provenance_groups,
     to_document,
     worst_first,
 )
-from evaluation.metrics import ALL_METRICS, normalise
+from evaluation.metrics import ALL_METRICS, normalize
 from evaluation.scoring import Result
 from model import __version__
 from model.files import write_text
-from model.ome import read_plane
+from model.images.ome_tiff import read_plane
 
 TEMPLATES = Path(__file__).with_name("templates")
 PICTURE_SIDE = 320  # pixels of the longer side; twelve cases an organelle then make a file of about 15 MB
@@ -61,15 +61,15 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
     for result in results:
         z = "" if result.z_deviation is None else result.z_deviation
         figures = (result.figures.get(name, "") for name in ALL_METRICS)
-        making = (result.provenance.get(key, "") for key in ("checkpoint", "trained_on"))
-        writer.writerow((result.pair.key, result.pair.organelle.value, result.modality, z, *figures, *making))
+        group = (result.provenance.get(key, "") for key in ("checkpoint", "trained_on"))
+        writer.writerow((result.pair.key, result.pair.organelle.value, result.modality, z, *figures, *group))
     write_text(path, text.getvalue())
 
 
 def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_truth: Path) -> None:
     """Write `report.html`: one self-contained file with the `pictures` worst cases of each organelle."""
     worst = worst_first(results)
-    made = makings(results)
+    groups = provenance_groups(results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -88,9 +88,9 @@ def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_t
         overall=per_organelle(results),
         by_modality=per_modality(results),
         by_z=per_z_deviation(results),
-        makings=made,
-        trained_on=sorted({making.trained_on for making in made} - {UNSTATED}),
-        unstated=sum(making.images for making in made if making.trained_on == UNSTATED),
+        provenance_groups=groups,
+        trained_on=sorted({group.trained_on for group in groups} - {UNSTATED}),
+        unstated=sum(group.images for group in groups if group.trained_on == UNSTATED),
         gallery={organelle: [_case(r) for r in ranked[:pictures]] for organelle, ranked in worst.items()},
         ranked=worst,
         table_rows=TABLE_ROWS,
@@ -105,7 +105,7 @@ def picture(pixels: NDArray[Any]) -> str:
     averaging to `PICTURE_SIDE`.
     """
     constant = np.ptp(pixels) == 0
-    shown = np.zeros(pixels.shape) if constant else normalise(pixels).clip(0, 1)
+    shown = np.zeros(pixels.shape) if constant else normalize(pixels).clip(0, 1)
     image = Image.fromarray(np.rint(shown * 255).astype(np.uint8))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
     png = io.BytesIO()

@@ -11,9 +11,9 @@ from evaluation.focus import Focus, FocusTable
 from evaluation.metrics import score
 from evaluation.pairing import Pair
 from model.errors import UserError
+from model.images.ome_tiff import read_plane, read_provenance
+from model.labels import Modality
 from model.naming import modality_token
-from model.ome import read_plane, read_provenance
-from model.vocabulary import Modality
 
 UNKNOWN_MODALITY = "unknown"
 PAIRS_PER_WORKER = 32  # a process takes seconds to start: not worth it for fewer

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.errors import UserError
-from model.files import file_sha256
-from model.naming import modality_token
-from model.ome import Plane, read_plane, read_provenance, write_plane
-from model.predictor import PixelSize, Predictor, Prepared
-from model.sockets import Case
-from model.vocabulary import Modality, Organelle
+from .errors import UserError
+from .files import file_sha256
+from .grand_challenge import Case
+from .images.ome_tiff import Plane, read_plane, read_provenance, write_plane
+from .labels import Modality, Organelle
+from .naming import modality_token
+from .predictor import NetworkInputs, PixelSize, Predictor
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ NOT_COMPARED = {"device"}
 
 
 @dataclass(frozen=True)
-class Wishes:
+class BatchOptions:
     """How to treat images: the modality of those that do not tell theirs, whether that is an error, doing all anew."""
 
     modality: Modality | None = None
@@ -39,31 +39,31 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: in words, or the error; seconds are those from its turn to its last prediction."""
+    """What became of one case: in message, or the error; seconds are those from its turn to its last prediction."""
 
     case: Case
-    words: str
+    message: str
     seconds: float
     error: Exception | None = None
 
 
 @dataclass(frozen=True)
-class _Reading:
+class LoadedCase:
     """One case as read: what is known of it, what its outputs will say, and its image; None: they are there."""
 
     shape: tuple[int, int]
     pixel_size_um: PixelSize | None
     modality: Modality | None
     provenance: Provenance
-    image: Prepared | None
+    image: NetworkInputs | None
 
 
 @dataclass(frozen=True)
-class _Work:
+class PendingWrite:
     """One case that the networks are done with, and that is being written."""
 
     case: Case
-    words: str
+    message: str
     seconds: float
     writing: Future[None]
 
@@ -71,10 +71,10 @@ class _Work:
         error = self.writing.exception()
         if error is not None and not isinstance(error, Exception):
             raise error
-        return Outcome(self.case, "failed" if error else self.words, self.seconds, error)
+        return Outcome(self.case, "failed" if error else self.message, self.seconds, error)
 
 
-def predict_cases(cases: Sequence[Case], predictor: Predictor, wishes: Wishes) -> Iterator[Outcome]:
+def predict_cases(cases: Sequence[Case], predictor: Predictor, batch_options: BatchOptions) -> Iterator[Outcome]:
     """Predict case by case and yield each outcome, in order, once its four files are written.
 
     At most three cases are in memory: one being read, one in the networks, one being written. An error of one
@@ -82,54 +82,56 @@ def predict_cases(cases: Sequence[Case], predictor: Predictor, wishes: Wishes) -
     written is still finished, and what is not begun is dropped.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        readings = (reader.submit(_read, case, predictor, wishes) for case in cases)
+        readings = (reader.submit(_read, case, predictor, batch_options) for case in cases)
         following = next(readings, None)
-        last: _Work | None = None
+        last: PendingWrite | None = None
         for case in cases:
             begun = time.perf_counter()
             reading, following = following, next(readings, None)
             assert reading is not None, "as many are read as there are cases"
-            words, writing = _predict(case, reading, predictor, writer)
-            before, last = last, _Work(case, words, time.perf_counter() - begun, writing)
+            message, writing = _predict(case, reading, predictor, writer)
+            before, last = last, PendingWrite(case, message, time.perf_counter() - begun, writing)
             if before is not None:
                 yield before.outcome()
         if last is not None:
             yield last.outcome()
 
 
-def _read(case: Case, predictor: Predictor, wishes: Wishes) -> _Reading:
+def _read(case: Case, predictor: Predictor, batch_options: BatchOptions) -> LoadedCase:
     plane = read_plane(case.source)
-    modality = _find_modality(case, plane, wishes)
+    modality = _find_modality(case, plane, batch_options)
     provenance = predictor.provenance(modality, plane.pixel_size_um)
     sha256 = file_sha256(case.source)
-    for told in provenance.values():
-        told["input_sha256"] = sha256
-    done = not wishes.force and all(_is_done(case, organelle, told) for organelle, told in provenance.items())
-    image = None if done else predictor.prepare(plane.pixels, modality, plane.pixel_size_um)
-    return _Reading((plane.pixels.shape[0], plane.pixels.shape[1]), plane.pixel_size_um, modality, provenance, image)
+    for metadata in provenance.values():
+        metadata["input_sha256"] = sha256
+    done = not batch_options.force and all(
+        _is_done(case, organelle, metadata) for organelle, metadata in provenance.items()
+    )
+    image = None if done else predictor.preprocess(plane.pixels, modality, plane.pixel_size_um)
+    return LoadedCase((plane.pixels.shape[0], plane.pixels.shape[1]), plane.pixel_size_um, modality, provenance, image)
 
 
 def _predict(
-    case: Case, reading: Future[_Reading], predictor: Predictor, writer: ThreadPoolExecutor
+    case: Case, reading: Future[LoadedCase], predictor: Predictor, writer: ThreadPoolExecutor
 ) -> tuple[str, Future[None]]:
     """Run the networks on what was read and hand the result to the writer; an error waits in the future."""
     try:
         read = reading.result()
-        words = f"{read.shape[0]} x {read.shape[1]} px, {read.modality or 'unknown modality'}"
+        message = f"{read.shape[0]} x {read.shape[1]} px, {read.modality or 'unknown modality'}"
         if read.image is None:
-            return f"{words}, is there already", _finished()
+            return f"{message}, is there already", _finished()
         if read.modality is None:
-            log.warning(f"{_untold(case)}, so the unified network predicts all organelles.")
-        if doubt := predictor.doubt_about_scale(read.modality, read.pixel_size_um):
-            log.warning(f"{case.title}: {doubt}.")
-        outputs = predictor.run_networks(read.image)
+            log.warning(f"{_modality_unknown(case)}, so the unified network predicts all organelles.")
+        if warning := predictor.scale_warning(read.modality, read.pixel_size_um):
+            log.warning(f"{case.title}: {warning}.")
+        outputs = predictor.forward(read.image)
     except Exception as error:  # whatever is wrong with one image must not cost the others
         return "failed", _finished(error)
-    return words, writer.submit(_write, case, read, outputs)
+    return message, writer.submit(_write, case, read, outputs)
 
 
-def _write(case: Case, read: _Reading, outputs: Mapping[Organelle, Tensor]) -> None:
-    for organelle, prediction in Predictor.finish(read.shape, outputs).items():
+def _write(case: Case, read: LoadedCase, outputs: Mapping[Organelle, Tensor]) -> None:
+    for organelle, prediction in Predictor.postprocess(read.shape, outputs).items():
         write_plane(
             case.outputs[organelle],
             prediction,
@@ -148,26 +150,26 @@ def _finished(error: Exception | None = None) -> Future[None]:
     return future
 
 
-def _find_modality(case: Case, plane: Plane, wishes: Wishes) -> Modality | None:
+def _find_modality(case: Case, plane: Plane, batch_options: BatchOptions) -> Modality | None:
     """What the file says itself comes first, then its name at upload, then what the user says."""
     if plane.modality is not None:
         return plane.modality
     if case.original_name and (named := modality_token(case.original_name)):
         return named
-    if wishes.modality is None and wishes.strict:
-        raise UserError(f"{_untold(case)}, expected its channel name, its file name or --modality to say so.")
-    return wishes.modality
+    if batch_options.modality is None and batch_options.strict:
+        raise UserError(f"{_modality_unknown(case)}, expected its channel name, its file name or --modality to say so.")
+    return batch_options.modality
 
 
-def _untold(case: Case) -> str:
+def _modality_unknown(case: Case) -> str:
     return f"{case.title}: nothing tells whether this is BF, PC or DIC"
 
 
-def _is_done(case: Case, organelle: Organelle, told: Mapping[str, str]) -> bool:
+def _is_done(case: Case, organelle: Organelle, metadata: Mapping[str, str]) -> bool:
     """Whether the output is there, whole, and says of itself what it would say if it were made now."""
     path = case.outputs[organelle]
     try:
         recorded = read_provenance(path)
     except UserError:  # absent or no image of ours: to be made
         return False
-    return all(recorded.get(key) == value for key, value in told.items() if key not in NOT_COMPARED)
+    return all(recorded.get(key) == value for key, value in metadata.items() if key not in NOT_COMPARED)

@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from model.architecture import Architecture
-from model.errors import UserError
-from model.files import whole_or_absent
-from model.network import Network, build
-from model.quantisation import dequantise, quantise
-from model.scaling import InputScaling, TargetScaling
-from model.vocabulary import Modality, Organelle
+from .errors import UserError
+from .files import atomic_write
+from .labels import Modality, Organelle
+from .networks.architecture import Architecture
+from .networks.build import Network, build
+from .normalization import InputNormalization, TargetNormalization
+from .quantization import dequantize, quantize
 
 FORMAT_VERSION = 1
 HEADER_KEY = "in_silico_labelling"  # a single key: safetensors keeps several in no fixed order
@@ -33,8 +33,8 @@ class CheckpointMetadata:
     """What a checkpoint states of itself; ValueError where the statements contradict each other."""
 
     architecture: Architecture
-    input_scaling: InputScaling
-    target_scaling: TargetScaling
+    input_normalization: InputNormalization
+    target_normalization: TargetNormalization
     window: int  # pixels a side of the crops it learned from, and of the tiles it predicts
     pixel_size_um: tuple[float, float] | None  # smallest and largest learned pixel size; None: unknown
     modalities: tuple[Modality, ...]  # which it saw
@@ -60,8 +60,8 @@ class CheckpointMetadata:
         """Plain values, as JSON holds them."""
         return {
             "architecture": self.architecture.to_dict(),
-            "input_scaling": str(self.input_scaling),
-            "target_scaling": str(self.target_scaling),
+            "input_scaling": str(self.input_normalization),
+            "target_scaling": str(self.target_normalization),
             "window": self.window,
             "pixel_size_um": list(self.pixel_size_um) if self.pixel_size_um else None,
             "modalities": [str(modality) for modality in self.modalities],
@@ -77,8 +77,8 @@ class CheckpointMetadata:
         sizes = values["pixel_size_um"]
         return cls(
             architecture=Architecture.from_dict(values["architecture"]),
-            input_scaling=InputScaling(values["input_scaling"]),
-            target_scaling=TargetScaling(values["target_scaling"]),
+            input_normalization=InputNormalization(values["input_scaling"]),
+            target_normalization=TargetNormalization(values["target_scaling"]),
             window=int(values["window"]),
             pixel_size_um=None if sizes is None else (float(sizes[0]), float(sizes[1])),
             modalities=tuple(Modality(name) for name in values["modalities"]),
@@ -103,8 +103,8 @@ def save(path: Path, network: Network, metadata: CheckpointMetadata, *, compact:
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in network.state_dict().items()
     }
     if compact:
-        tensors = quantise(tensors)
-    with whole_or_absent(path) as file:
+        tensors = quantize(tensors)
+    with atomic_write(path) as file:
         file.write(_pack(tensors, metadata.to_dict()))
 
 
@@ -121,7 +121,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[Network, Check
     with torch.device("meta"):  # shapes without memory or random numbers
         network = build(metadata.architecture)
     try:
-        weights = dequantise(tensors)
+        weights = dequantize(tensors)
     except ValueError as error:
         raise UserError(f"{path}: found {error}.") from error
     if differences := _differences(network.state_dict(), weights):

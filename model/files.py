@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from model.errors import UserError
+from .errors import UserError
 
 LEFT_BEHIND_S = 600.0
 """A temporary file that nobody has written to for so long has no writer any more."""
 
 
 @contextmanager
-def whole_or_absent(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Give a binary file that takes the place of `path` when all went well, and is gone when not.
 
     Missing folders are made. What stood at `path` stays until the new file is complete and on the disk.
@@ -72,8 +72,8 @@ def file_sha256(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all; raises UserError as `whole_or_absent` does."""
-    with whole_or_absent(path) as file:
+    """Write UTF-8 text, whole or not at all; raises UserError as `atomic_write` does."""
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

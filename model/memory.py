@@ -6,7 +6,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _ONE_GB, _NEVER = 1 << 30, (1 << 31) - 1
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Have this process keep freed blocks of up to 1 GB for its next ones; whether that could be arranged.
 
     glibc gives large blocks back to the system at once, and has every page of the next one zeroed by it anew: with

@@ -10,7 +10,7 @@ about the modality of its files.
 import re
 from dataclasses import dataclass
 
-from model.vocabulary import Modality, Organelle
+from .labels import Modality, Organelle
 
 # Longest first, so that ".ome.tiff" goes as a whole.
 IMAGE_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".mha")

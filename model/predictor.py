@@ -18,20 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import __version__
-from model.checkpoint import CheckpointMetadata, load, read_metadata
-from model.dynamic import modality_code
-from model.errors import UserError
-from model.files import file_sha256
-from model.manner import LARGEST_WHOLE, PRESETS, Manner
-from model.network import NETWORKS, Network
-from model.precision import Precision
-from model.resample import grid_shape, resample, resample_image
-from model.rotation import predict_rotated
-from model.routing import Route, Routing
-from model.scaling import InputScaling, scale_input, to_uint16
-from model.tiling import TilePlan, predict_tiled
-from model.vocabulary import Modality, Organelle
+from . import __version__
+from .checkpoint import CheckpointMetadata, load, read_metadata
+from .errors import UserError
+from .files import file_sha256
+from .labels import Modality, Organelle
+from .networks.build import NETWORKS, Network
+from .networks.dynamic_convolution import modality_code
+from .normalization import InputNormalization, normalize_input, to_uint16
+from .precision import Precision
+from .resampling import grid_shape, resample, resample_image
+from .routing import Route, Routing
+from .settings import LARGEST_WHOLE, PRESETS, InferenceSettings
+from .tiling import TilePlan, predict_tiled
+from .tta import predict_with_tta
 
 TILE_BATCH = 4
 TILE_BATCH_PX = TILE_BATCH * 512**2
@@ -50,11 +50,11 @@ PixelSize = tuple[float, float]
 class Rescaling:
     """The pixel size (y, x) in µm at which a network is shown an image; None: as the image is.
 
-    `doubt` says in words why an image is taken as it is although nobody knows whether it should be.
+    `warning` says in words why an image is taken as it is although nobody knows whether it should be.
     """
 
     to_um: PixelSize | None = None
-    doubt: str | None = None
+    warning: str | None = None
 
     @classmethod
     def decide(cls, pixel_size_um: PixelSize | None, learned_um: tuple[float, float] | None) -> "Rescaling":
@@ -63,19 +63,19 @@ class Rescaling:
             return cls()
         low, high = learned_um
         if pixel_size_um is None:
-            return cls(doubt=f"no pixel size, taken as it is (learned: {low:g} to {high:g} µm)")
+            return cls(warning=f"no pixel size, taken as it is (learned: {low:g} to {high:g} µm)")
         y, x = (min(max(size, low), high) for size in pixel_size_um)
         if (y, x) == pixel_size_um:
             return cls()
         factors = (pixel_size_um[0] / y, pixel_size_um[1] / x)
         if max(factors) > MAX_RESCALING or min(factors) < 1 / MAX_RESCALING:
             found = " x ".join(f"{size:g}" for size in pixel_size_um)
-            return cls(doubt=f"implausible pixel size {found} µm, taken as it is (learned: {low:g} to {high:g} µm)")
+            return cls(warning=f"implausible pixel size {found} µm, taken as it is (learned: {low:g} to {high:g} µm)")
         return cls(to_um=(y, x))
 
 
 @dataclass(frozen=True)
-class Prepared:
+class NetworkInputs:
     """An image as each checkpoint that is asked wants to see it: (1, Y, X) float32 on its grid."""
 
     shape: tuple[int, int]
@@ -86,15 +86,15 @@ class Prepared:
 class Predictor:
     """Predicts all four organelles of single planes; owns its networks, each loaded when first needed.
 
-    `predict` is `prepare`, `run_networks` and `finish`, which a batch has three threads for; only
-    `run_networks` must stay in one. Deterministic: the same image on the same machine gives the same bytes.
+    `predict` is `preprocess`, `forward` and `postprocess`, which a batch has three threads for; only
+    `forward` must stay in one. Deterministic: the same image on the same machine gives the same bytes.
     """
 
-    def __init__(self, routing: Routing, device: torch.device, manner: Manner, rescale: bool) -> None:
+    def __init__(self, routing: Routing, device: torch.device, settings: InferenceSettings, rescale: bool) -> None:
         self._routing = routing
         self.device = device
-        self.manner = manner
-        self.precision = manner.precision or Precision.fastest(device)
+        self.settings = settings
+        self.precision = settings.precision or Precision.fastest(device)
         self.rescale = rescale
         self.checkpoints: Mapping[str, CheckpointMetadata] = _verified_metadata(routing)
         self._networks: dict[str, Network] = {}
@@ -106,7 +106,7 @@ class Predictor:
         resources: Path,
         *,
         device: str = "auto",
-        manner: Manner = PRESETS["paper"],
+        settings: InferenceSettings = PRESETS["paper"],
         rescale: bool = True,
     ) -> "Predictor":
         """Read routing and checkpoints' metadata from a folder and verify every file's hash.
@@ -116,7 +116,7 @@ class Predictor:
 
         Raises UserError for resources that cannot be used as they are, or a device that is not there.
         """
-        return cls(Routing.read(resources), _find_device(device), manner, rescale)
+        return cls(Routing.read(resources), _find_device(device), settings, rescale)
 
     def __enter__(self) -> Self:
         return self
@@ -147,27 +147,27 @@ class Predictor:
         Raises ValueError for another kind of array or a pixel size that is not positive, UserError where a
         checkpoint cannot be loaded.
         """
-        prepared = self.prepare(image, modality, pixel_size_um)
-        return self.finish(prepared.shape, self.run_networks(prepared))
+        prepared = self.preprocess(image, modality, pixel_size_um)
+        return self.postprocess(prepared.shape, self.forward(prepared))
 
-    def prepare(
+    def preprocess(
         self, image: NDArray[np.uint16], modality: Modality | None, pixel_size_um: PixelSize | None
-    ) -> Prepared:
+    ) -> NetworkInputs:
         """Bring an image to the grid and the grey values of each network it is for; raises as `predict`."""
         _check_image(image)
         _check_pixel_size(pixel_size_um)
         shape = (image.shape[0], image.shape[1])
-        scaled: dict[tuple[InputScaling, tuple[int, int]], Tensor] = {}
+        scaled: dict[tuple[InputNormalization, tuple[int, int]], Tensor] = {}
         inputs: dict[str, Tensor] = {}
         for name in self._heads_by_checkpoint(modality):
             metadata = self.checkpoints[name]
-            key = metadata.input_scaling, self._grid(shape, pixel_size_um, metadata)
+            key = metadata.input_normalization, self._grid(shape, pixel_size_um, metadata)
             if key not in scaled:
-                scaled[key] = torch.from_numpy(scale_input(resample_image(image, key[1]), key[0]))[None]
+                scaled[key] = torch.from_numpy(normalize_input(resample_image(image, key[1]), key[0]))[None]
             inputs[name] = scaled[key]
-        return Prepared(shape, modality, inputs)
+        return NetworkInputs(shape, modality, inputs)
 
-    def run_networks(self, prepared: Prepared) -> dict[Organelle, Tensor]:
+    def forward(self, prepared: NetworkInputs) -> dict[Organelle, Tensor]:
         """Predict each organelle (Y, X) float32 in [-1, 1] on its network's grid, on the CPU."""
         if self._closed:
             raise ValueError("this predictor is closed")
@@ -186,24 +186,24 @@ class Predictor:
         return outputs
 
     @staticmethod
-    def finish(shape: tuple[int, int], outputs: Mapping[Organelle, Tensor]) -> dict[Organelle, NDArray[np.uint16]]:
+    def postprocess(shape: tuple[int, int], outputs: Mapping[Organelle, Tensor]) -> dict[Organelle, NDArray[np.uint16]]:
         """Bring what the networks say back to the image's grid, shape (Y, X), and to 16 bit."""
         return {organelle: to_uint16(resample(outputs[organelle].numpy(), shape)) for organelle in Organelle}
 
-    def doubt_about_scale(self, modality: Modality | None, pixel_size_um: PixelSize | None) -> str | None:
+    def scale_warning(self, modality: Modality | None, pixel_size_um: PixelSize | None) -> str | None:
         """In words, why such an image is predicted as it is though its scale may be wrong; else None."""
         if not self.rescale:
             return None
         learned = (self.checkpoints[name].pixel_size_um for name in self._heads_by_checkpoint(modality))
-        doubts = (Rescaling.decide(pixel_size_um, sizes).doubt for sizes in learned)
-        return next((doubt for doubt in doubts if doubt), None)
+        warnings = (Rescaling.decide(pixel_size_um, sizes).warning for sizes in learned)
+        return next((warning for warning in warnings if warning), None)
 
     def provenance(self, modality: Modality | None, pixel_size_um: PixelSize | None) -> dict[Organelle, dict[str, str]]:
         """For each organelle what its prediction is made by, as plain text for the output's metadata."""
         on_gpu = self.device.type == "cuda"
         device = torch.cuda.get_device_name(self.device) if on_gpu else str(self.device)
         origin: dict[Organelle, dict[str, str]] = {}
-        for organelle, route in self._ways(modality).items():
+        for organelle, route in self.routes_for(modality).items():
             metadata = self.checkpoints[route.checkpoint]
             origin[organelle] = {
                 "version": __version__,
@@ -214,8 +214,8 @@ class Predictor:
                 "recipe": metadata.recipe,
                 "trained_on": metadata.trained_on,
                 "window": str(self._window(metadata)),
-                "overlap": f"{self.manner.overlap:g}",
-                "rotations": str(self.manner.rotations),
+                "overlap": f"{self.settings.overlap:g}",
+                "rotations": str(self.settings.rotations),
                 "precision": str(self.precision),
                 "rescaling": self._rescaling_in_words(pixel_size_um, metadata),
                 "device": device,
@@ -223,7 +223,7 @@ class Predictor:
             }
         return origin
 
-    def _ways(self, modality: Modality | None) -> Mapping[Organelle, Route]:
+    def routes_for(self, modality: Modality | None) -> Mapping[Organelle, Route]:
         if modality not in self._routing.routes:
             raise ValueError(f"modality must be BF, PC, DIC or None, got {modality!r}")
         return self._routing.routes[modality]
@@ -231,7 +231,7 @@ class Predictor:
     def _heads_by_checkpoint(self, modality: Modality | None) -> dict[str, dict[Organelle, Organelle]]:
         """Checkpoint -> organelle -> head, so that one pass through a network serves all it is asked for."""
         groups: dict[str, dict[Organelle, Organelle]] = {}
-        for organelle, route in self._ways(modality).items():
+        for organelle, route in self.routes_for(modality).items():
             groups.setdefault(route.checkpoint, {})[organelle] = route.head
         return groups
 
@@ -249,12 +249,12 @@ class Predictor:
             return "switched off"
         decision = Rescaling.decide(pixel_size_um, metadata.pixel_size_um)
         if decision.to_um is None or pixel_size_um is None:
-            return decision.doubt or "none needed"
+            return decision.warning or "none needed"
         before, after = (f"{y:g} x {x:g} µm" for y, x in (pixel_size_um, decision.to_um))
         return f"predicted at {after} a pixel, resampled back to {before}"
 
     def _window(self, metadata: CheckpointMetadata) -> int:
-        return max(LARGEST_WHOLE, metadata.window) if self.manner.whole_image else metadata.window
+        return max(LARGEST_WHOLE, metadata.window) if self.settings.whole_image else metadata.window
 
     def _run_network(self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor) -> Tensor:
         """The asked heads of one network over all rotations: (1, Y, X) to float32 (C, Y, X), C as `heads`."""
@@ -273,11 +273,11 @@ class Predictor:
             _, height, width = turned_1YX.shape
             # A window larger than the image would only see more of the padding.
             window = min(self._window(metadata), _round_up(max(height, width, 2 * stride), stride))
-            plan = TilePlan.make((height, width), window, self.manner.overlap)
+            plan = TilePlan.make((height, width), window, self.settings.overlap)
             batch = max(1, min(TILE_BATCH, TILE_BATCH_PX // window**2))
             return predict_tiled(predict_batch, turned_1YX, plan, batch)
 
-        return predict_rotated(predict_turned, image_1YX, self.manner.rotations)
+        return predict_with_tta(predict_turned, image_1YX, self.settings.rotations)
 
     def _network(self, name: str) -> Network:
         if name not in self._networks:

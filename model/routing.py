@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.errors import UserError
-from model.vocabulary import Modality, Organelle
+from .errors import UserError
+from .labels import Modality, Organelle
 
 ROUTING_FILE = "routing.json"
 MODEL_VOLUME = Path("/opt/ml/model")

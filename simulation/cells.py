@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulation.culture import Culture
+from simulation.sample_params import SampleParams
 from simulation.volume import Floats, Grid, Volume, outline, radial_modes, resize, smooth_noise
 
 LANDSCAPE_PIXEL_UM = 0.4  # cell bodies are smooth on this scale, so the landscape may be coarser than the image
@@ -45,7 +45,7 @@ class Landscape:
         return field[rows, columns]
 
 
-def draw_landscape(rng: np.random.Generator, culture: Culture, grid: Grid) -> Landscape:
+def draw_landscape(rng: np.random.Generator, culture: SampleParams, grid: Grid) -> Landscape:
     """Seed, spread and raise the adherent cells of one field."""
     pixel = max(grid.pixel_um, LANDSCAPE_PIXEL_UM)
     shape = (int(np.ceil(grid.extent_um[0] / pixel)), int(np.ceil(grid.extent_um[1] / pixel)))
@@ -57,7 +57,7 @@ def draw_landscape(rng: np.random.Generator, culture: Culture, grid: Grid) -> La
     return Landscape(pixel, labels, height, edge, cells)
 
 
-def _seed(rng: np.random.Generator, culture: Culture, extent_um: tuple[float, float]) -> Floats:
+def _seed(rng: np.random.Generator, culture: SampleParams, extent_um: tuple[float, float]) -> Floats:
     """Cell centres (N, 2) in µm: best-candidate spacing inside colonies, which cover ``confluence`` of the dish."""
     radius = np.sqrt(culture.area_um2 / np.pi)
     border = BORDER_UM + radius
@@ -87,7 +87,7 @@ def _seed(rng: np.random.Generator, culture: Culture, extent_um: tuple[float, fl
 
 
 def _spread(
-    rng: np.random.Generator, culture: Culture, shape: tuple[int, int], pixel: float, seeds: Floats
+    rng: np.random.Generator, culture: SampleParams, shape: tuple[int, int], pixel: float, seeds: Floats
 ) -> tuple[NDArray[np.int32], Floats, Floats]:
     """Labels (Y, X) by competition of star-shaped outlines with protrusions, and each cell's axis."""
     nearest = np.full(shape, np.inf, np.float32)
@@ -134,7 +134,7 @@ def _protrusion(rng: np.random.Generator, angle: Floats) -> Floats:
     return protrusion
 
 
-def _edge_distance(culture: Culture, labels: NDArray[np.int32], pixel: float) -> Volume:
+def _edge_distance(culture: SampleParams, labels: NDArray[np.int32], pixel: float) -> Volume:
     """Distance (Y, X) in µm to the nearest place that is another cell's or nobody's; 0 on the bare dish."""
     different = labels == 0
     for axis in (0, 1):
@@ -146,7 +146,9 @@ def _edge_distance(culture: Culture, labels: NDArray[np.int32], pixel: float) ->
     return distance
 
 
-def _raise(rng: np.random.Generator, culture: Culture, labels: NDArray[np.int32], edge: Volume, pixel: float) -> Volume:
+def _raise(
+    rng: np.random.Generator, culture: SampleParams, labels: NDArray[np.int32], edge: Volume, pixel: float
+) -> Volume:
     """Height (Y, X) in µm: a lamella at free edges, saturating inwards; epithelial borders stay high."""
     inside = labels > 0
     peak = rng.uniform(*culture.cells.height_um)
@@ -166,7 +168,7 @@ def _raise(rng: np.random.Generator, culture: Culture, labels: NDArray[np.int32]
 
 def _place_nuclei(
     rng: np.random.Generator,
-    culture: Culture,
+    culture: SampleParams,
     labels: NDArray[np.int32],
     edge: Volume,
     pixel: float,

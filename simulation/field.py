@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from model.vocabulary import Organelle
-from simulation.bystanders import draw_debris, draw_round_cells
+from model.labels import Organelle
 from simulation.cells import draw_landscape, height_on
-from simulation.culture import Culture
 from simulation.nuclei import draw_nuclei
 from simulation.organelles import (
     draw_actin,
@@ -13,15 +11,17 @@ from simulation.organelles import (
     draw_granules,
     draw_microtubules,
     draw_mitochondria,
-    hollow,
+    exclude_nuclei,
 )
+from simulation.round_cells_and_debris import draw_debris, draw_round_cells
+from simulation.sample_params import SampleParams
 from simulation.specimen import Specimen
 from simulation.volume import Grid
 
 SLABS = 6
 
 
-def grow(rng: np.random.Generator, culture: Culture, shape: tuple[int, int], pixel_um: float) -> Specimen:
+def grow(rng: np.random.Generator, culture: SampleParams, shape: tuple[int, int], pixel_um: float) -> Specimen:
     """Draw a field of ``shape`` (Y, X) pixels of one study's culture."""
     top = max(1.4 * culture.cells.height_um[1], 2.3 * culture.round_radius_um[1])
     # slabs thicken upwards: most of what is small lies near the coverslip
@@ -32,7 +32,7 @@ def grow(rng: np.random.Generator, culture: Culture, shape: tuple[int, int], pix
     height = height_on(landscape, grid)
     nuclei = draw_nuclei(rng, culture, specimen, landscape.cells, height)
     draw_cytoplasm(rng, culture, specimen, height, nuclei)
-    hollow(specimen, nuclei, 0.85, (Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN))
+    exclude_nuclei(specimen, nuclei, 0.85, (Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN))
     draw_mitochondria(rng, culture, specimen, landscape, nuclei)
     draw_microtubules(rng, culture, specimen, landscape, nuclei)
     draw_actin(rng, culture, specimen, landscape, height)

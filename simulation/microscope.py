@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 
 Setting = Literal["challenge", "low"]
 

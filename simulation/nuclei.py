@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.vocabulary import Organelle
+from model.labels import Organelle
 from simulation.cells import Cell
-from simulation.culture import Culture
+from simulation.sample_params import SampleParams
 from simulation.specimen import Specimen
 from simulation.volume import Floats, Grid, Volume, Window, add_column, outline, radial_modes, smooth_noise
 
@@ -36,7 +36,7 @@ class _Footprint:
 
 
 def draw_nuclei(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, cells: Sequence[Cell], height: Volume
+    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, cells: Sequence[Cell], height: Volume
 ) -> Volume:
     """Draw each cell's nucleus with nucleoli and chromatin; returns the nuclear mask (Y, X) in [0, 1].
 
@@ -60,7 +60,7 @@ def draw_nuclei(
     return mask
 
 
-def _places(rng: np.random.Generator, culture: Culture, cell: Cell) -> Iterator[tuple[float, float, float]]:
+def _places(rng: np.random.Generator, culture: SampleParams, cell: Cell) -> Iterator[tuple[float, float, float]]:
     """Centre (y, x) and radius in µm of a cell's nucleus, or of the two that about 3 % of wide cells have."""
     radius = min(culture.nucleus_radius_um * rng.lognormal(0, 0.12), 0.85 * cell.room_um)
     if radius < SMALLEST_RADIUS_UM:
@@ -73,7 +73,7 @@ def _places(rng: np.random.Generator, culture: Culture, cell: Cell) -> Iterator[
 
 
 def _draw_footprint(
-    rng: np.random.Generator, culture: Culture, grid: Grid, cell: Cell, y: float, x: float, radius: float
+    rng: np.random.Generator, culture: SampleParams, grid: Grid, cell: Cell, y: float, x: float, radius: float
 ) -> _Footprint | None:
     window = grid.window(y, x, 1.8 * radius + 2)
     if window is None:
@@ -98,7 +98,7 @@ def _make_room(footprint: _Footprint, thickness_um: float, height: Volume) -> tu
     return bottom, np.minimum(bottom + dome, np.maximum(body, bottom))
 
 
-def _draw_nucleoli(rng: np.random.Generator, culture: Culture, footprint: _Footprint, room: Floats) -> Floats:
+def _draw_nucleoli(rng: np.random.Generator, culture: SampleParams, footprint: _Footprint, room: Floats) -> Floats:
     """Thickness of the nucleoli in µm, nowhere more than the nucleus' own (``room``)."""
     radius = footprint.radius_um
     thickness = np.zeros_like(footprint.distance)
@@ -113,7 +113,7 @@ def _draw_nucleoli(rng: np.random.Generator, culture: Culture, footprint: _Footp
 
 
 def _fill(
-    culture: Culture,
+    culture: SampleParams,
     specimen: Specimen,
     footprint: _Footprint,
     bottom: Floats,

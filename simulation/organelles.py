@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.vocabulary import Organelle
+from model.labels import Organelle
 from simulation.cells import Landscape
-from simulation.culture import Culture
+from simulation.sample_params import SampleParams
 from simulation.specimen import Specimen
 from simulation.volume import Floats, Volume, add_column, blur, resize, scatter, smooth_noise, spheres
 
@@ -22,7 +22,7 @@ MOST_GRANULES = 4000  # of a kind in one cell
 
 
 def draw_cytoplasm(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, height: Volume, nuclei: Volume
+    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, height: Volume, nuclei: Volume
 ) -> None:
     """Fill the cell bodies (``height`` (Y, X) µm) with cytoplasm, granular outside the nuclei, and diffuse stain."""
     grid = specimen.grid
@@ -36,14 +36,14 @@ def draw_cytoplasm(
         add_column(specimen.density[organelle], grid, grid.everywhere, bottom, height, 0.1 * part * density)
 
 
-def hollow(specimen: Specimen, mask: Volume, factor: float, organelles: Sequence[Organelle]) -> None:
+def exclude_nuclei(specimen: Specimen, mask: Volume, factor: float, organelles: Sequence[Organelle]) -> None:
     """Take the diffuse part of cytoplasmic stains out of the nuclei (mask (Y, X) in [0, 1]) by ``factor``."""
     for organelle in organelles:
         specimen.density[organelle] *= 1 - factor * mask
 
 
 def draw_mitochondria(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Volume
+    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Tubes of random persistence around the nuclei, kept out of them and of the cell's outer rim."""
     grid = specimen.grid
@@ -70,7 +70,7 @@ def draw_mitochondria(
 
 
 def draw_microtubules(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Volume
+    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Filaments from the centrosome beside the nucleus to the cell's edge (apparent persistence about 30 µm)."""
     grid = specimen.grid
@@ -97,7 +97,7 @@ def draw_microtubules(
 
 
 def draw_actin(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, height: Volume
+    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, height: Volume
 ) -> None:
     """Stress fibres along the cell's axis near the coverslip, and the cortex at its border."""
     grid = specimen.grid
@@ -132,7 +132,7 @@ def draw_actin(
 
 
 def draw_granules(
-    rng: np.random.Generator, culture: Culture, specimen: Specimen, landscape: Landscape, nuclei: Volume
+    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Vesicles and lipid droplets, thick around the nucleus: they carry no label, but most of the contrast."""
     parts: list[tuple[Floats, ...]] = []

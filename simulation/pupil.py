@@ -7,7 +7,7 @@ Sheppard, Opt. Express 16, 19462, 2008. Frequencies in cycles/µm, apertures as 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.vocabulary import Modality
+from model.labels import Modality
 from simulation.microscope import Microscope
 
 # Sources are cheap to add, but each costs a full coherent image; these bounds keep a field near one second.

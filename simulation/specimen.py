@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from model.vocabulary import Organelle
+from model.labels import Organelle
 from simulation.volume import Grid, Volume
 
 

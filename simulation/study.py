@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 from simulation.camera import Camera, draw_camera, expose, expose_fluorescence
-from simulation.culture import Culture, draw_culture
 from simulation.field import grow
 from simulation.microscope import Microscope, Setting, draw_microscope
 from simulation.optics import transmitted
+from simulation.sample_params import SampleParams, draw_sample_params
 from simulation.specimen import Specimen
 from simulation.volume import Volume, Window
 from simulation.widefield import fluorescence
@@ -42,7 +42,7 @@ class Stain:
 class Study:
     """Everything the fields of one study share."""
 
-    culture: Culture
+    culture: SampleParams
     microscope: Microscope
     camera: Camera
     stain: Stain
@@ -71,7 +71,7 @@ def draw_study(rng: np.random.Generator, modality: Modality, setting: Setting) -
         blur_um=float(np.exp(rng.uniform(np.log(0.2), np.log(2.5)))) if low else float(rng.uniform(0, 0.15)),
     )
     return Study(
-        culture=draw_culture(rng, low_magnification=low),
+        culture=draw_sample_params(rng, low_magnification=low),
         microscope=microscope,
         camera=draw_camera(rng),
         stain=stain,

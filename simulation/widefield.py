@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, special
 
-from model.vocabulary import Organelle
+from model.labels import Organelle
 from simulation.microscope import Microscope
 
 Real = NDArray[np.float32]

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from model import checkpoint
-from model.architecture import Architecture
 from model.checkpoint import CheckpointMetadata
 from model.files import file_sha256
-from model.network import build
-from model.scaling import InputScaling, TargetScaling
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
+from model.networks.architecture import Architecture
+from model.networks.build import build
+from model.normalization import InputNormalization, TargetNormalization
 
 PIX2PIX = Architecture("resnet", width=4, blocks=1, dropout=0.5)
 UNIFIED = Architecture("unetplusplus", width=4, dropout=0.5)
 TINY_METADATA = CheckpointMetadata(
     architecture=PIX2PIX,
-    input_scaling=InputScaling.LINEAR,
-    target_scaling=TargetScaling.LINEAR,
+    input_normalization=InputNormalization.LINEAR,
+    target_normalization=TargetNormalization.LINEAR,
     window=32,
     pixel_size_um=(0.06, 0.16),
     modalities=tuple(Modality),

@@ -14,21 +14,21 @@ from conftest import TINY_METADATA, write_resources
 from test_inference import FAST, ROOT, write_image
 
 from model import batch
-from model.batch import Outcome, Wishes, predict_cases
+from model.batch import BatchOptions, Outcome, predict_cases
 from model.errors import UserError
-from model.manner import Manner
-from model.ome import read_plane, read_provenance
+from model.grand_challenge import discover
+from model.images.ome_tiff import read_plane, read_provenance
+from model.labels import Modality, Organelle
 from model.predictor import Predictor
-from model.sockets import discover
-from model.vocabulary import Modality, Organelle
+from model.settings import InferenceSettings
 
-AS_EVER = Wishes()
+AS_EVER = BatchOptions()
 
 
-def go(folder: Path, resources: Path, wishes: Wishes = AS_EVER, *, overlap: float = 0) -> list[Outcome]:
+def go(folder: Path, resources: Path, batch_options: BatchOptions = AS_EVER, *, overlap: float = 0) -> list[Outcome]:
     cases = discover(folder / "in", folder / "out")
-    with Predictor.open(resources, device="cpu", manner=Manner(overlap=overlap, rotations=1)) as predictor:
-        return list(predict_cases(cases, predictor, wishes))
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=overlap, rotations=1)) as predictor:
+        return list(predict_cases(cases, predictor, batch_options))
 
 
 def times_written(folder: Path) -> dict[str, int]:
@@ -40,9 +40,9 @@ def test_outcomes_come_in_the_order_of_the_cases_once_they_are_written(tmp_path:
         write_image(tmp_path / f"in/{name}.tiff")
     (tmp_path / "in/c.tiff").write_bytes(b"no image")
     cases = discover(tmp_path / "in", tmp_path / "out")
-    with Predictor.open(resources, device="cpu", manner=Manner(overlap=0, rotations=1)) as predictor:
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0, rotations=1)) as predictor:
         names = []
-        for outcome in predict_cases(cases, predictor, Wishes()):
+        for outcome in predict_cases(cases, predictor, BatchOptions()):
             names.append(outcome.case.source.stem)
             assert isinstance(outcome.error, UserError) == (names[-1] == "c")
             assert all(path.is_file() != (names[-1] == "c") for path in outcome.case.outputs.values())
@@ -51,7 +51,7 @@ def test_outcomes_come_in_the_order_of_the_cases_once_they_are_written(tmp_path:
 
 def test_no_case_at_all(tmp_path: Path, resources: Path) -> None:
     with Predictor.open(resources, device="cpu") as predictor:
-        assert list(predict_cases([], predictor, Wishes())) == []
+        assert list(predict_cases([], predictor, BatchOptions())) == []
 
 
 def test_a_write_that_fails_is_the_outcome_of_its_own_case(tmp_path: Path, resources: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_write_that_fails_is_the_outcome_of_its_own_case(tmp_path: Path, resou
     blocked = discover(tmp_path / "in", tmp_path / "out")[1].outputs[Organelle.ACTIN]
     blocked.mkdir(parents=True)
     outcomes = go(tmp_path, resources)
-    assert [outcome.words == "failed" for outcome in outcomes] == [False, True, False]
+    assert [outcome.message == "failed" for outcome in outcomes] == [False, True, False]
     assert str(blocked) in str(outcomes[1].error)
 
 
@@ -69,9 +69,9 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, resources: Path) -> Non
         write_image(tmp_path / f"in/{name}.tiff")
     go(tmp_path, resources)
     before = times_written(tmp_path)
-    assert all(outcome.words.endswith("is there already") for outcome in go(tmp_path, resources))
+    assert all(outcome.message.endswith("is there already") for outcome in go(tmp_path, resources))
     assert times_written(tmp_path) == before
-    assert not any("already" in outcome.words for outcome in go(tmp_path, resources, Wishes(force=True)))
+    assert not any("already" in outcome.message for outcome in go(tmp_path, resources, BatchOptions(force=True)))
     assert all(made > before[name] for name, made in times_written(tmp_path).items())
 
 
@@ -81,18 +81,18 @@ def test_other_settings_checkpoints_or_inputs_are_predicted_anew(tmp_path: Path,
     def made_anew(*arguments: object, **options: object) -> bool:
         (outcome,) = go(tmp_path, *arguments, **options)  # type: ignore[arg-type]
         assert outcome.error is None
-        return "already" not in outcome.words
+        return "already" not in outcome.message
 
-    assert made_anew(resources, Wishes(Modality.BF))
-    assert not made_anew(resources, Wishes(Modality.BF))
-    assert made_anew(resources, Wishes(Modality.PC))
-    assert made_anew(resources, Wishes(Modality.PC), overlap=0.5)
+    assert made_anew(resources, BatchOptions(Modality.BF))
+    assert not made_anew(resources, BatchOptions(Modality.BF))
+    assert made_anew(resources, BatchOptions(Modality.PC))
+    assert made_anew(resources, BatchOptions(Modality.PC), overlap=0.5)
     changed = {"pix2pix-pc": replace(TINY_METADATA, trained_on="more")}
     others = write_resources(tmp_path / "others", changed)
-    assert made_anew(others, Wishes(Modality.PC), overlap=0.5)
-    assert not made_anew(others, Wishes(Modality.PC), overlap=0.5)
+    assert made_anew(others, BatchOptions(Modality.PC), overlap=0.5)
+    assert not made_anew(others, BatchOptions(Modality.PC), overlap=0.5)
     write_image(image, channel="transmitted", pixel_size_um=(0.2, 0.2))
-    assert made_anew(others, Wishes(Modality.PC), overlap=0.5)
+    assert made_anew(others, BatchOptions(Modality.PC), overlap=0.5)
 
 
 @pytest.mark.parametrize("damage", ["absent", "truncated", "foreign"])
@@ -125,7 +125,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
     for name in "abcd":
         write_image(tmp_path / f"in/{name}.tiff")
     events: list[str] = []
-    read, write, predict = batch._read, batch._write, Predictor.run_networks
+    read, write, predict = batch._read, batch._write, Predictor.forward
 
     def slow_read(case, *rest):  # type: ignore[no-untyped-def]
         events.append(f"read {case.source.stem}")
@@ -142,7 +142,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
 
     monkeypatch.setattr(batch, "_read", slow_read)
     monkeypatch.setattr(batch, "_write", slow_write)
-    monkeypatch.setattr(Predictor, "run_networks", slow_predict)
+    monkeypatch.setattr(Predictor, "forward", slow_predict)
     go(tmp_path, resources)
     assert events.index("read b") < events.index("predicted") < events.index("read c")  # ahead, but by one only
     second = [place for place, event in enumerate(events) if event == "predicted"][1]

@@ -7,14 +7,14 @@ import pytest
 import torch
 from monai.inferers.utils import dense_patch_slices
 
-from benchmarks import peak, widened
+from benchmarks import net2net, peak_memory
+from benchmarks.baseline import OVERLAP, WINDOW, as_published
 from benchmarks.inference import passes, tera_flop_of_a_pass
-from benchmarks.published import OVERLAP, WINDOW, as_published
-from benchmarks.widened import widen
-from model.architecture import Architecture
-from model.generator import ResnetGenerator
-from model.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d
-from model.network import build
+from benchmarks.net2net import net2net_widen
+from model.networks.architecture import Architecture
+from model.networks.build import build
+from model.networks.generator import ResnetGenerator
+from model.networks.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d
 
 
 def small_network() -> ResnetGenerator:
@@ -33,9 +33,9 @@ def test_published_layers_predict_the_same() -> None:
 
 
 def test_a_widened_network_predicts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(widened, "NOISE", 0.0)
+    monkeypatch.setattr(net2net, "NOISE", 0.0)
     network, image = small_network(), torch.rand(1, 1, 64, 48)
-    wide = widen(network, 16)
+    wide = net2net_widen(network, 16)
     assert wide.architecture.width == 16
     with torch.inference_mode():
         assert torch.allclose(wide(image), network(image), atol=1e-5)
@@ -56,9 +56,9 @@ def test_work_of_the_papers_setting() -> None:
 
 def test_a_commands_peak_memory_is_its_own() -> None:
     here = np.ones(400_000_000, np.uint8)  # what the parent holds must not count
-    _, small = peak.run([sys.executable, "-c", "pass"])
-    _, large = peak.run([sys.executable, "-c", "b = bytearray(200_000_000); b[::1000] = b'1' * len(b[::1000])"])
+    _, small = peak_memory.run([sys.executable, "-c", "pass"])
+    _, large = peak_memory.run([sys.executable, "-c", "b = bytearray(200_000_000); b[::1000] = b'1' * len(b[::1000])"])
     assert small < 0.1 and 0.2 < large < 0.3
-    assert peak.peak_gb() > len(here) / 1e9
+    assert peak_memory.peak_gb() > len(here) / 1e9
     with pytest.raises(SystemExit, match="failed"):
-        peak.run([sys.executable, "-c", "raise SystemExit(3)"])
+        peak_memory.run([sys.executable, "-c", "raise SystemExit(3)"])

@@ -7,20 +7,20 @@ import torch
 from safetensors.torch import save_file
 
 import model.checkpoint
-from model.architecture import Architecture
 from model.checkpoint import CheckpointMetadata, _pack, load, read_metadata, save
 from model.errors import UserError
 from model.files import file_sha256
-from model.network import build
-from model.quantisation import SCALE, quantise
-from model.scaling import InputScaling, TargetScaling
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
+from model.networks.architecture import Architecture
+from model.networks.build import build
+from model.normalization import InputNormalization, TargetNormalization
+from model.quantization import SCALE, quantize
 
 ARCHITECTURE = Architecture("resnet", 4, blocks=1)
 METADATA = CheckpointMetadata(
     architecture=ARCHITECTURE,
-    input_scaling=InputScaling.FLATFIELD,
-    target_scaling=TargetScaling.PERCENTILE,
+    input_normalization=InputNormalization.FLATFIELD,
+    target_normalization=TargetNormalization.PERCENTILE,
     window=256,
     pixel_size_um=(0.06, 0.16),
     modalities=(Modality.BF, Modality.DIC),
@@ -80,12 +80,12 @@ def test_compact_is_a_quarter_of_the_size_and_nearly_the_same(tmp_path, name):
 @pytest.mark.parametrize("fault", ["absent", "too few"])
 def test_8_bits_without_their_scale_are_refused(tmp_path, network, monkeypatch, fault):
     def forge(tensors):
-        stored = quantise(tensors)
+        stored = quantize(tensors)
         name = next(name for name in stored if name.endswith(SCALE))
         scale = stored.pop(name)
         return stored if fault == "absent" else stored | {name: scale[:1]}
 
-    monkeypatch.setattr(model.checkpoint, "quantise", forge)
+    monkeypatch.setattr(model.checkpoint, "quantize", forge)
     save(tmp_path / "forged", network, METADATA, compact=True)
     with pytest.raises(UserError, match=r"forged: found .* in 8 bits without a scale for each of its \d+ rows"):
         load(tmp_path / "forged")

@@ -16,8 +16,8 @@ import pytest
 import tifffile
 from test_inference import write_image
 
-from model.ome import read_plane
-from model.vocabulary import Organelle
+from model.images.ome_tiff import read_plane
+from model.labels import Organelle
 
 pytestmark = pytest.mark.container
 

@@ -22,8 +22,8 @@ from evaluation.metrics import score
 from evaluation.pairing import find_pairs, natural
 from evaluation.report import PICTURE_SIDE, format_figure, picture
 from model.errors import UserError
-from model.ome import write_plane
-from model.vocabulary import Organelle
+from model.images.ome_tiff import write_plane
+from model.labels import Organelle
 
 SIDE = 48
 NAMES = {Organelle.NUCLEUS: "Nucleus", Organelle.MITOCHONDRIA: "Mitochondria", Organelle.ACTIN: "Actin"}

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from model.files import prepare_folder, whole_or_absent, write_text
+from model.files import atomic_write, prepare_folder, write_text
 
 
 def test_a_failed_write_keeps_what_was_there_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "state"
     write_text(path, "old")
-    with pytest.raises(KeyError), whole_or_absent(path) as file:
+    with pytest.raises(KeyError), atomic_write(path) as file:
         file.write(b"half")
         raise KeyError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -43,7 +43,7 @@ def test_a_folder_is_prepared_or_named(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed_but_not_what_is_being_written(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), whole_or_absent(tmp_path / "images" / "a") as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "images" / "a") as file:
         (left,) = (tmp_path / "images").iterdir()
         prepare_folder(tmp_path)
         assert left.exists()

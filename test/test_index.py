@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import UserError
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 from training.index import Field, Index, check, read_file_lists, scan, split
 
 FILE_LISTS = Path(__file__).parents[2] / "shared" / "lmc-filelists"
@@ -102,7 +102,7 @@ def test_split_is_a_partition_that_cuts_no_unit(keys, by: str, fraction: float, 
     fields = tuple(Field(f"Study_{s}", i, m, {0: Path("x")}, {}) for s, i, m in sorted(keys))
     training, validation = split(Index(fields), by=by, fraction=fraction, seed=seed)
     assert sorted(training.fields + validation.fields, key=repr) == sorted(fields, key=repr)
-    units = [{f.spot if by == "field" else f.study for f in part.fields} for part in (training, validation)]
+    units = [{f.position if by == "field" else f.study for f in part.fields} for part in (training, validation)]
     assert not units[0] & units[1]
     assert (training, validation) == split(Index(fields), by=by, fraction=fraction, seed=seed)
 

@@ -10,9 +10,9 @@ import pytest
 import tifffile
 
 import inference
-from model.ome import read_plane, read_provenance, write_plane
+from model.images.ome_tiff import read_plane, read_provenance, write_plane
+from model.labels import Organelle
 from model.predictor import Predictor
-from model.vocabulary import Organelle
 
 ROOT = Path(inference.__file__).parent
 FAST = ["--device", "cpu", "--overlap", "0", "--rotations", "1"]
@@ -176,7 +176,7 @@ def test_nothing_is_written_unless_all_four_are_predicted(
     def fails(*arguments: object, **options: object) -> None:
         raise RuntimeError("a fault\nof ours")
 
-    monkeypatch.setattr(Predictor, "run_networks", fails)
+    monkeypatch.setattr(Predictor, "forward", fails)
     run = Run(tmp_path, resources, capsys)
     assert (run.code, run.written) == (1, [])
     assert run.stderr[0].startswith("Traceback")  # a bug report needs it; the platform shows the last line
@@ -216,7 +216,7 @@ def test_interrupted(
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Predictor, "run_networks", interrupt)
+    monkeypatch.setattr(Predictor, "forward", interrupt)
     run = Run(tmp_path, resources, capsys)
     assert (run.code, run.written) == (130, [])
     assert run.stderr == ["Interrupted; every file written so far is whole."]

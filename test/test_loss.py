@@ -4,20 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from model.labels import Modality, Organelle
 from model.precision import Precision
-from model.vocabulary import Modality, Organelle
+from training.config import Schedule, TrainingConfig
 from training.discriminator import Discriminators, PatchDiscriminator
-from training.learner import Learner
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weight_map, weighted_l1
-from training.recipe import Schedule, Settings
+from training.pix2pix_module import Pix2PixModule
 from training.sampling import Batch
 
 M, N, T, A = Organelle
 
 
-def settings(**changes) -> Settings:
+def settings(**changes) -> TrainingConfig:
     small = {"width": 2, "blocks": 1, "discriminator_width": 2, "crop": 32, "window": 32, "lambda_correlation": 2.0}
-    return Settings(**({"recipe": "pix2pix", "modality": "BF", "schedule": Schedule("steps", 9, 0)} | small | changes))
+    return TrainingConfig(
+        **({"recipe": "pix2pix", "modality": "BF", "schedule": Schedule("steps", 9, 0)} | small | changes)
+    )
 
 
 def batch(labelled: list[list[bool]], organelles: tuple[Organelle, ...], size: int = 32) -> Batch:
@@ -70,7 +72,7 @@ def test_adversarial_loss_weighs_pairs_not_discriminators() -> None:
 
 @pytest.mark.parametrize("gan", [0.0, 1.0])
 def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float) -> None:
-    learner = Learner(settings(lambda_gan=gan), torch.device("cpu"))
+    learner = Pix2PixModule(settings(lambda_gan=gan), torch.device("cpu"))
     whole = batch([[True, False], [True, True], [True, False]], (M, N))
     prediction = learner.predict(learner.network, whole)
     total, _ = learner.generator_loss(whole, prediction)
@@ -92,7 +94,7 @@ def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float
 
 
 def test_prediction_skips_unlabelled_samples_and_changes_no_labelled_one() -> None:
-    learner = Learner(settings(), torch.device("cpu"))
+    learner = Pix2PixModule(settings(), torch.device("cpu"))
     learner.precision = Precision.FP32
     partly = batch([[True, False, False], [True, True, False], [False, True, True]], (M, A, T))
     prediction = learner.predict(learner.network, partly)
@@ -103,7 +105,7 @@ def test_prediction_skips_unlabelled_samples_and_changes_no_labelled_one() -> No
 
 @pytest.mark.parametrize("every_decoder", [False, True])
 def test_gradient_of_an_unlabelled_decoder_is_exactly_zero(every_decoder: bool) -> None:
-    learner = Learner(settings(), torch.device("cpu"))
+    learner = Pix2PixModule(settings(), torch.device("cpu"))
     partly = batch([[True, False, False, False], [False, False, True, False]], tuple(Organelle))
     # Even where all four decoders are computed, only the labelled may move.
     prediction = learner.network(partly.x_B1YX) if every_decoder else learner.predict(learner.network, partly)
@@ -117,7 +119,7 @@ def test_gradient_of_an_unlabelled_decoder_is_exactly_zero(every_decoder: bool) 
 
 @pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus", "dynamic"])
 def test_step_leaves_unlabelled_heads_and_discriminators_as_they_were(recipe: str) -> None:
-    learner = Learner(settings(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), torch.device("cpu"))
+    learner = Pix2PixModule(settings(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), torch.device("cpu"))
     learner.step(batch([[True, True, True, True]], tuple(Organelle)), 1.0)  # Adam has moments for all of them
     before = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in learner._modules.items()}
     learner.step(batch([[True, False], [True, True]], (M, N)), 1.0)

@@ -7,9 +7,9 @@ import pytest
 COUNT_FAULTS = """
 import resource, sys
 import numpy as np
-from model.memory import keep_freed_memory
+from model.memory import tune_malloc
 if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+    assert tune_malloc()
 np.ones(2**23)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):

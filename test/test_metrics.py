@@ -12,9 +12,9 @@ from skimage.metrics import structural_similarity
 from sklearn.metrics import mean_absolute_error
 from sklearn.metrics.pairwise import cosine_distances, euclidean_distances
 
-from evaluation.metrics import METRICS, normalise, pcc, score, ssim
+from evaluation.metrics import METRICS, normalize, pcc, score, ssim
 from model.errors import UserError
-from model.vocabulary import Organelle
+from model.labels import Organelle
 
 FULL = {"MAE", "SSIM", "PCC", "E_dist", "C_dist"}
 
@@ -80,14 +80,14 @@ def test_perfect_prediction():
 
 def test_normalisation_does_not_clip():
     _, truth = images()
-    assert normalise(truth).max() > 1
-    assert normalise(truth).min() < 0
-    assert np.percentile(normalise(truth), (2, 99.8)) == pytest.approx([0, 1])
+    assert normalize(truth).max() > 1
+    assert normalize(truth).min() < 0
+    assert np.percentile(normalize(truth), (2, 99.8)) == pytest.approx([0, 1])
 
 
 @pytest.mark.parametrize("value", [0, 7, 65535])
 def test_constant_image_keeps_its_value(value):
-    assert np.all(normalise(np.full((8, 8), value, np.uint16)) == value)
+    assert np.all(normalize(np.full((8, 8), value, np.uint16)) == value)
 
 
 @pytest.mark.parametrize("value", [0, 300])
@@ -99,7 +99,7 @@ def test_constant_prediction_is_scored_without_nan_or_warning(value):
         found = score(flat, truth, Organelle.NUCLEUS)
     assert found["PCC"] == 0
     assert all(np.isfinite(list(found.values())))
-    expected = cosine_distances(normalise(flat).reshape(1, -1), normalise(truth).reshape(1, -1))[0, 0]
+    expected = cosine_distances(normalize(flat).reshape(1, -1), normalize(truth).reshape(1, -1))[0, 0]
     assert found["C_dist"] == pytest.approx(expected)  # 1 for a black image: empty is never the best
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.labels import Modality, Organelle
 from model.naming import (
     IMAGE_SUFFIXES,
     InputName,
@@ -14,7 +15,6 @@ from model.naming import (
     prediction_filename,
     stem,
 )
-from model.vocabulary import Modality, Organelle
 
 names = st.builds(InputName, st.integers(0, 10**6), st.sampled_from(Modality), st.integers(0, 999)) | st.builds(
     TargetName, st.integers(0, 10**6), st.sampled_from(Organelle)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from model.architecture import Architecture
-from model.dynamic import DynamicConv2d, modality_code
-from model.layers import InstanceNorm, SinglePlaneConv2d
-from model.network import NETWORKS, build
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
+from model.networks.architecture import Architecture
+from model.networks.build import NETWORKS, build
+from model.networks.dynamic_convolution import DynamicConv2d, modality_code
+from model.networks.layers import InstanceNorm, SinglePlaneConv2d
 
 CODE = modality_code([Modality.BF, Modality.DIC])
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import UserError
-from model.ome import read_plane, read_provenance
-from model.vocabulary import Modality
+from model.images.ome_tiff import read_plane, read_provenance
+from model.labels import Modality
 
 PIXELS = np.random.default_rng(0).integers(0, 65536, (70, 131)).astype(np.uint16)
 REAL = Path(__file__).parents[1] / ".." / "shared" / "real"
@@ -272,7 +272,7 @@ def test_a_plane_without_ome_xml_does_not_wait_for_ome_types(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS)
     code = (
-        "import sys; from pathlib import Path; from model.ome import read_plane; "
+        "import sys; from pathlib import Path; from model.images.ome_tiff import read_plane; "
         f"read_plane(Path({str(path)!r})); "
         "sys.exit('ome_types' in sys.modules or 'SimpleITK' in sys.modules)"
     )

@@ -8,7 +8,7 @@ from PIL import Image
 from test_ome import PIXELS
 
 from model.errors import UserError
-from model.ome import FALLBACK_PIXEL_SIZE_UM, FALLBACK_PROVENANCE, read_plane, read_provenance, write_plane
+from model.images.ome_tiff import FALLBACK_PIXEL_SIZE_UM, FALLBACK_PROVENANCE, read_plane, read_provenance, write_plane
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (128, 128), (300, 257)])

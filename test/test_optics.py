@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 from simulation.microscope import Microscope, draw_microscope
 from simulation.optics import transmitted
 from simulation.pupil import source_count, source_points

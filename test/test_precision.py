@@ -7,13 +7,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.architecture import Architecture
-from model.manner import Manner
-from model.network import build
-from model.ome import read_plane
+from model.images.ome_tiff import read_plane
+from model.labels import Modality, Organelle
+from model.networks.architecture import Architecture
+from model.networks.build import build
 from model.precision import Precision, multiplies_bfloat16
 from model.predictor import Predictor
-from model.vocabulary import Modality, Organelle
+from model.settings import InferenceSettings
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -29,8 +29,8 @@ def test_shipped_networks_predict_the_same_in_16_bit(precision: Precision, modal
     planes = map(read_plane, sorted((ROOT / "test/input").rglob("*_z0.ome.tiff")))
     plane = next(plane for plane in planes if plane.modality == modality)
     images = []
-    for manner in (Manner(rotations=1, precision=p) for p in (precision, Precision.FP32)):
-        with Predictor.open(ROOT / "resources", device="cpu", manner=manner) as predictor:
+    for settings in (InferenceSettings(rotations=1, precision=p) for p in (precision, Precision.FP32)):
+        with Predictor.open(ROOT / "resources", device="cpu", settings=settings) as predictor:
             images.append(predictor.predict(plane.pixels, modality, pixel_size_um=plane.pixel_size_um))
     for organelle in Organelle:
         found, expected = (image[organelle] for image in images)

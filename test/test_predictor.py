@@ -14,11 +14,11 @@ from torch import Tensor
 import model.predictor
 from model.checkpoint import read_metadata
 from model.errors import UserError
-from model.manner import Manner
+from model.labels import Modality, Organelle
+from model.normalization import InputNormalization
 from model.precision import Precision
 from model.predictor import Predictor
-from model.scaling import InputScaling
-from model.vocabulary import Modality, Organelle
+from model.settings import InferenceSettings
 
 M, N, T, A = Organelle
 
@@ -57,7 +57,7 @@ def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("modality", [*Modality, None])
 def test_four_uint16_planes_of_the_images_shape(resources: Path, modality: Modality | None) -> None:
-    with Predictor.open(resources, device="cpu", manner=Manner(overlap=0.2)) as predictor:
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0.2)) as predictor:
         organelles = predictor.predict(random_image(41, 23), modality)
     assert list(organelles) == list(Organelle)
     for prediction in organelles.values():
@@ -70,7 +70,7 @@ def test_same_bytes_twice_and_dropout_off(resources: Path) -> None:
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        with Predictor.open(resources, device="cpu", manner=Manner(overlap=0.5)) as predictor:
+        with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0.5)) as predictor:
             runs += [predictor.predict(image, Modality.DIC) for _ in range(2)]
     for organelle in Organelle:
         assert len({run[organelle].tobytes() for run in runs}) == 1
@@ -82,7 +82,9 @@ def test_identity_networks_return_the_image(
     resources: Path, identity: Identity, height: int, width: int, overlap: float, rotations: int, modality: Modality
 ) -> None:
     image = random_image(height, width, seed=height)
-    with Predictor.open(resources, device="cpu", manner=Manner(overlap=overlap, rotations=rotations)) as predictor:
+    with Predictor.open(
+        resources, device="cpu", settings=InferenceSettings(overlap=overlap, rotations=rotations)
+    ) as predictor:
         organelles = predictor.predict(image, modality)
     for prediction in organelles.values():
         assert np.abs(prediction.astype(int) - image).max() <= 1  # of 65535; 1e-5 of [-1, 1] is a third of it
@@ -99,7 +101,7 @@ def test_rounded_and_clipped_not_wrapped(resources: Path, monkeypatch: pytest.Mo
 
 
 def test_one_pass_serves_all_heads_and_no_other_is_computed(resources: Path, identity: Identity) -> None:
-    with Predictor.open(resources, device="cpu", manner=Manner(rotations=1)) as predictor:
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(rotations=1)) as predictor:
         predictor.predict(random_image(32, 32), Modality.DIC)
         assert identity.asked == [("pix2pix-dic", (M, N, T)), ("unified", (A,))]
         predictor.predict(random_image(32, 32), None)
@@ -108,7 +110,7 @@ def test_one_pass_serves_all_heads_and_no_other_is_computed(resources: Path, ide
 
 
 def test_order_of_rotations_tiles_and_batches(resources: Path, identity: Identity) -> None:
-    with Predictor.open(resources, device="cpu", manner=Manner(rotations=4, overlap=0)) as predictor:
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(rotations=4, overlap=0)) as predictor:
         predictor.predict(random_image(96, 64), Modality.BF)
     assert [len(x) for x in identity.inputs] == [4, 2] * 4  # six windows of 32 px, at most four a batch
 
@@ -119,7 +121,7 @@ def test_larger_windows_go_in_fewer_tiles_a_batch(
     for pixels, batches in ((2 * 32**2, [2, 2, 2]), (32**2 - 1, [1] * 6)):  # one at least, however large
         monkeypatch.setattr(model.predictor, "TILE_BATCH_PX", pixels)
         identity.inputs.clear()
-        with Predictor.open(resources, device="cpu", manner=Manner(rotations=1, overlap=0)) as predictor:
+        with Predictor.open(resources, device="cpu", settings=InferenceSettings(rotations=1, overlap=0)) as predictor:
             predictor.predict(random_image(96, 64), Modality.BF)
         assert [len(x) for x in identity.inputs] == batches
 
@@ -128,8 +130,8 @@ def test_whole_image_is_one_window_until_it_is_too_large(
     resources: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model.predictor, "LARGEST_WHOLE", 64)
-    manner = Manner(rotations=1, overlap=0, whole_image=True)
-    with Predictor.open(resources, device="cpu", manner=manner) as predictor:
+    settings = InferenceSettings(rotations=1, overlap=0, whole_image=True)
+    with Predictor.open(resources, device="cpu", settings=settings) as predictor:
         image = random_image(50, 64)
         assert np.abs(predictor.predict(image, Modality.BF)[N].astype(int) - image).max() <= 1
         predictor.predict(random_image(64, 130), Modality.BF)
@@ -140,36 +142,38 @@ def test_whole_image_is_one_window_until_it_is_too_large(
 def test_checkpoints_of_one_scaling_and_grid_share_the_input(
     resources: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    calls: list[InputScaling] = []
-    original = model.predictor.scale_input
+    calls: list[InputNormalization] = []
+    original = model.predictor.normalize_input
 
-    def spy(image: np.ndarray, scaling: InputScaling) -> np.ndarray:
+    def spy(image: np.ndarray, scaling: InputNormalization) -> np.ndarray:
         calls.append(scaling)
         return original(image, scaling)
 
-    monkeypatch.setattr(model.predictor, "scale_input", spy)
-    flatfield = replace(TINY_METADATA, architecture=UNIFIED, input_scaling=InputScaling.FLATFIELD)
+    monkeypatch.setattr(model.predictor, "normalize_input", spy)
+    flatfield = replace(TINY_METADATA, architecture=UNIFIED, input_normalization=InputNormalization.FLATFIELD)
     for folder in (resources, write_resources(tmp_path, {"unified": flatfield})):
         with Predictor.open(folder, device="cpu") as predictor:
             predictor.predict(random_image(32, 32), Modality.DIC)
-    assert calls == [InputScaling.LINEAR, InputScaling.LINEAR, InputScaling.FLATFIELD]
+    assert calls == [InputNormalization.LINEAR, InputNormalization.LINEAR, InputNormalization.FLATFIELD]
 
 
 def test_networks_are_shown_pixel_sizes_they_learned(resources: Path, identity: Identity) -> None:
     image = np.repeat(np.linspace(10000, 50000, 40, dtype=np.uint16)[:, None], 24, axis=1)
-    with Predictor.open(resources, device="cpu", manner=Manner(rotations=1, overlap=0)) as predictor:
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(rotations=1, overlap=0)) as predictor:
         same = predictor.predict(image, Modality.BF, pixel_size_um=(0.32, 0.03))
         assert len(identity.inputs[0]) == 3  # 80 x 12 px, in windows of 32
         assert np.abs(same[N].astype(int) - image).max() < 1500  # it came back, smoothed at most
         assert "0.16 x 0.06 µm" in predictor.provenance(Modality.BF, (0.32, 0.03))[N]["rescaling"]
         predictor.predict(image, Modality.BF, pixel_size_um=(0.1, 0.1))
         assert len(identity.inputs[1]) == 2  # 40 x 24 px, as it is
-        assert predictor.doubt_about_scale(Modality.BF, (0.1, 0.1)) is None
-    with Predictor.open(resources, device="cpu", rescale=False, manner=Manner(rotations=1, overlap=0)) as predictor:
+        assert predictor.scale_warning(Modality.BF, (0.1, 0.1)) is None
+    with Predictor.open(
+        resources, device="cpu", rescale=False, settings=InferenceSettings(rotations=1, overlap=0)
+    ) as predictor:
         predictor.predict(image, Modality.BF, pixel_size_um=(0.32, 0.03))
         assert len(identity.inputs[2]) == 2
         assert predictor.provenance(Modality.BF, (0.32, 0.03))[N]["rescaling"] == "switched off"
-        assert predictor.doubt_about_scale(Modality.BF, None) is None
+        assert predictor.scale_warning(Modality.BF, None) is None
 
 
 @pytest.mark.parametrize("pixel_size_um", [None, (1.0, 1.0), (0.1, 1e-4)])
@@ -179,16 +183,16 @@ def test_a_doubtful_pixel_size_is_said_and_not_followed(
     image = random_image(40, 24)
     with Predictor.open(resources, device="cpu") as predictor:
         organelles = predictor.predict(image, Modality.BF, pixel_size_um=pixel_size_um)
-        doubt = predictor.doubt_about_scale(Modality.BF, pixel_size_um)
-        assert doubt is not None and "taken as it is (learned: 0.06 to 0.16 µm)" in doubt
-        assert predictor.provenance(Modality.BF, pixel_size_um)[N]["rescaling"] == doubt
+        warning = predictor.scale_warning(Modality.BF, pixel_size_um)
+        assert warning is not None and "taken as it is (learned: 0.06 to 0.16 µm)" in warning
+        assert predictor.provenance(Modality.BF, pixel_size_um)[N]["rescaling"] == warning
     assert np.abs(organelles[N].astype(int) - image).max() <= 1
 
 
 def test_dynamic_networks_receive_the_modality(tmp_path: Path, identity: Identity) -> None:
     architecture = replace(TINY_METADATA.architecture, dynamic=True)
     folder = write_resources(tmp_path, {"pix2pix-pc": replace(TINY_METADATA, architecture=architecture)})
-    with Predictor.open(folder, device="cpu", manner=Manner(rotations=1, overlap=0)) as predictor:
+    with Predictor.open(folder, device="cpu", settings=InferenceSettings(rotations=1, overlap=0)) as predictor:
         predictor.predict(random_image(64, 32), Modality.PC)
         predictor.predict(random_image(64, 32), Modality.BF)
     first, second = identity.codes
@@ -199,12 +203,14 @@ def test_dynamic_networks_receive_the_modality(tmp_path: Path, identity: Identit
 def test_dynamic_networks_predict(tmp_path: Path) -> None:
     architecture = replace(TINY_METADATA.architecture, dynamic=True)
     folder = write_resources(tmp_path, {"pix2pix-pc": replace(TINY_METADATA, architecture=architecture)})
-    with Predictor.open(folder, device="cpu", manner=Manner(overlap=0)) as predictor:
+    with Predictor.open(folder, device="cpu", settings=InferenceSettings(overlap=0)) as predictor:
         assert predictor.predict(random_image(64, 40), Modality.PC)[A].shape == (64, 40)
 
 
 def test_provenance_names_what_made_each_organelle(resources: Path) -> None:
-    with Predictor.open(resources, device="cpu", manner=Manner(0.25, 2, precision=Precision.FP32)) as predictor:
+    with Predictor.open(
+        resources, device="cpu", settings=InferenceSettings(0.25, 2, precision=Precision.FP32)
+    ) as predictor:
         origin = predictor.provenance(Modality.DIC, (0.1, 0.1))
     assert origin[A]["checkpoint"] == "unified"
     assert origin[N]["checkpoint"] == "pix2pix-dic"
@@ -238,7 +244,7 @@ def test_changed_files_and_impossible_routes_are_refused_at_once(tmp_path: Path)
 def test_misuse_is_refused(resources: Path) -> None:
     for option in ({"overlap": 0.95}, {"overlap": float("nan")}, {"rotations": 3}):
         with pytest.raises(ValueError, match="must"):
-            Manner(**option)  # type: ignore[arg-type]
+            InferenceSettings(**option)  # type: ignore[arg-type]
     for device in ("abacus", "cuda:99"):
         with pytest.raises(UserError, match="is not there, expected auto, cpu, cuda"):
             Predictor.open(resources, device=device)

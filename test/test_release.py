@@ -9,10 +9,10 @@ from conftest import TINY_METADATA, write_resources
 
 from model import checkpoint
 from model.errors import UserError
-from model.manner import Manner
+from model.labels import Modality, Organelle
 from model.precision import Precision
 from model.predictor import Predictor
-from model.vocabulary import Modality, Organelle
+from model.settings import InferenceSettings
 from training.release import UNIFIED, release
 
 
@@ -24,8 +24,8 @@ def sources(folder: Path) -> dict[str, Path]:
 def test_what_is_released_predicts_as_before(resources: Path, tmp_path: Path) -> None:
     release(sources(resources), tmp_path)
     image = np.random.default_rng(0).integers(0, 65535, (40, 48)).astype(np.uint16)
-    manner = Manner(rotations=1, precision=Precision.FP32)
-    with Predictor.open(resources, manner=manner) as before, Predictor.open(tmp_path, manner=manner) as after:
+    settings = InferenceSettings(rotations=1, precision=Precision.FP32)
+    with Predictor.open(resources, settings=settings) as before, Predictor.open(tmp_path, settings=settings) as after:
         for modality in (*Modality, None):
             old, new = before.predict(image, modality), after.predict(image, modality)
             for organelle in Organelle:  # 8 bits a weight are stored, and little is lost by it

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from model.errors import UserError
+from model.labels import Modality, Organelle
 from model.routing import Route, Routing, resources_folder
-from model.vocabulary import Modality, Organelle
 
 
 def document() -> dict[str, Any]:

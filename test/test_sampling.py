@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.scaling import InputScaling, TargetScaling
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
+from model.normalization import InputNormalization, TargetNormalization
 from training.augmentation import Augmentation
 from training.index import Field
-from training.preparation import PlaneStore, Preparation
+from training.plane_cache import PlaneCache, Preprocessing
 from training.sampling import BalancedSampler, Loader
 
 N, M, T, A = Organelle.NUCLEUS, Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN
-PREPARATION = Preparation(InputScaling.LINEAR, TargetScaling.PERCENTILE, None)
+PREPARATION = Preprocessing(InputNormalization.LINEAR, TargetNormalization.PERCENTILE, None)
 
 
 def field(image: int, *organelles: Organelle, planes: int = 3) -> Field:
@@ -54,7 +54,7 @@ def test_no_field_twice_from_a_long_list() -> None:
         assert sorted(images) == [50, 51, 52, 53, 54]
 
 
-class MarkedStore(PlaneStore):
+class MarkedStore(PlaneCache):
     """Planes whose pixels say where they are: position + 10 000 * what."""
 
     def __init__(self) -> None:
@@ -134,8 +134,8 @@ def test_crop_has_its_size_and_only_the_images_pixels(height: int, width: int, c
 def test_cache_is_bounded_and_changes_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Path] = []
     values = np.random.default_rng(0).normal(size=(10, 10)).astype(np.float32)
-    monkeypatch.setattr(Preparation, "target", lambda self, path, shape: reads.append(path) or values)
-    store = PlaneStore(PREPARATION, capacity_bytes=2 * 10 * 10 * 2)  # two planes of float16
+    monkeypatch.setattr(Preprocessing, "target", lambda self, path, shape: reads.append(path) or values)
+    store = PlaneCache(PREPARATION, capacity_bytes=2 * 10 * 10 * 2)  # two planes of float16
     fields = [field(i, N) for i in range(3)]
     first = store.target(fields[0], N, (10, 10))
     assert np.array_equal(store.target(fields[0], N, (10, 10)), first) and len(reads) == 1

@@ -14,8 +14,8 @@ from test_inference import FAST, ROOT, expected, write_image
 import inference
 import serve
 from model import predictor as predictor_module
-from model.manner import Manner
 from model.predictor import Predictor
+from model.settings import InferenceSettings
 
 SOCKET = "images/organelles-transmitted-light-ome-tiff"
 
@@ -24,7 +24,7 @@ SOCKET = "images/organelles-transmitted-light-ome-tiff"
 def service(tmp_path: Path, resources: Path) -> Iterator[serve.Service]:
     given = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
     inference.log_to_standard_streams()
-    with Predictor.open(resources, device="cpu", manner=Manner(overlap=0, rotations=1)) as predictor:
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0, rotations=1)) as predictor:
         yield serve.Service(predictor, inference.parse([*given, *FAST]))
 
 
@@ -74,7 +74,7 @@ def test_a_fault_of_ours_does_not_end_the_server(
     def fails(*arguments: object, **options: object) -> None:
         raise RuntimeError("a fault\nof ours")
 
-    monkeypatch.setattr(Predictor, "run_networks", fails)
+    monkeypatch.setattr(Predictor, "forward", fails)
     status, sentence = ask(service, "POST", "/invoke")
     assert status == 500 and sentence.endswith("unexpected RuntimeError: a fault of ours")
     monkeypatch.undo()

@@ -7,12 +7,12 @@ import pytest
 
 from evaluation.metrics import pcc
 from model import checkpoint
-from model.manner import Manner
+from model.images.ome_tiff import read_plane
+from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
-from model.ome import read_plane
 from model.predictor import Predictor
 from model.routing import Routing
-from model.vocabulary import Modality, Organelle
+from model.settings import InferenceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESOURCES, INPUTS = ROOT / "resources", ROOT / "test" / "input"
@@ -53,7 +53,7 @@ def test_organelles_are_seen_in_the_shipped_inputs(path: Path) -> None:
     name = parse(path.name)
     assert isinstance(name, InputName)
     plane = read_plane(path)
-    with Predictor.open(RESOURCES, device="cpu", manner=Manner(rotations=1)) as predictor:
+    with Predictor.open(RESOURCES, device="cpu", settings=InferenceSettings(rotations=1)) as predictor:
         predictions = predictor.predict(plane.pixels, plane.modality, pixel_size_um=plane.pixel_size_um)
     found = {}
     for organelle, prediction in predictions.items():

@@ -16,9 +16,9 @@ import pytest
 import tifffile
 
 import simulate
+from model.images.ome_tiff import read_plane, read_provenance
+from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
-from model.ome import read_plane, read_provenance
-from model.vocabulary import Modality, Organelle
 from simulation.study import CHALLENGE_LABELS, draw_foci
 
 TINY = ["--size", "24", "--planes", "2", "--workers", "1"]
@@ -81,8 +81,8 @@ def test_the_best_z_is_that_of_the_drawn_foci(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("simulation.study.draw_foci", remember)
     for number in range(4):
-        order = simulate.Order(tmp_path, number, Modality.BF, 0, number, 0, "low", 8, 5, "all")
-        rows = simulate.fill(order)
+        job = simulate.RenderJob(tmp_path, number, Modality.BF, 0, number, 0, "low", 8, 5, "all")
+        rows = simulate.render_job(job)
         assert {best for *_, best in rows} == {int(np.abs(drawn[-1]).argmin())}
         assert [z for _, _, z, _ in rows] == list(range(5))
 
@@ -194,7 +194,7 @@ def test_a_full_disk_ends_the_run_without_marker(
     assert not list((tmp_path / "new").rglob("*.tiff")), "no half-written file is left"
 
 
-def die(order: simulate.Order) -> None:
+def die(job: simulate.RenderJob) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -205,7 +205,7 @@ def starve(*_: object) -> None:
 def test_a_killed_worker_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulate, "fill", die)
+    monkeypatch.setattr(simulate, "render_job", die)
     assert "a worker was killed" in fails(tmp_path / "new", capsys)
 
 

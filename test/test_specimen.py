@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from model.vocabulary import Organelle
-from simulation.bystanders import draw_debris, draw_round_cells
+from model.labels import Organelle
 from simulation.cells import Landscape, draw_landscape, height_on
-from simulation.culture import CELL_TYPES, Culture, draw_culture
 from simulation.field import grow
 from simulation.nuclei import draw_nuclei
-from simulation.organelles import draw_cytoplasm, draw_granules, draw_microtubules, draw_mitochondria, hollow
+from simulation.organelles import draw_cytoplasm, draw_granules, draw_microtubules, draw_mitochondria, exclude_nuclei
+from simulation.round_cells_and_debris import draw_debris, draw_round_cells
+from simulation.sample_params import CELL_TYPES, SampleParams, draw_sample_params
 from simulation.specimen import Specimen
 from simulation.volume import (
     Grid,
@@ -32,11 +32,11 @@ from simulation.volume import (
 GRID = Grid((96, 120), 0.25, (0.0, 1.0, 2.5, 5.0, 9.0))
 
 
-def culture(seed: int = 0, **changes: object) -> Culture:
-    return replace(draw_culture(np.random.default_rng(seed)), **changes)
+def culture(seed: int = 0, **changes: object) -> SampleParams:
+    return replace(draw_sample_params(np.random.default_rng(seed)), **changes)
 
 
-def landscape(seed: int = 0, **changes: object) -> tuple[np.random.Generator, Culture, Landscape, Volume]:
+def landscape(seed: int = 0, **changes: object) -> tuple[np.random.Generator, SampleParams, Landscape, Volume]:
     drawn = culture(seed, cells=CELL_TYPES["MCF-7"], area_um2=300.0, confluence=1.0, **changes)
     rng = np.random.default_rng(seed)
     cells = draw_landscape(rng, drawn, GRID)
@@ -194,7 +194,7 @@ def test_diffuse_stain_is_hollow_where_nuclei_are() -> None:
     nuclei = np.zeros(GRID.shape, np.float32)
     nuclei[20:40, 20:40] = 1
     draw_cytoplasm(rng, drawn, specimen, height, nuclei)
-    hollow(specimen, nuclei, 0.85, (Organelle.TUBULIN,))
+    exclude_nuclei(specimen, nuclei, 0.85, (Organelle.TUBULIN,))
     tubulin, actin = (specimen.density[organelle].sum(axis=0) for organelle in (Organelle.TUBULIN, Organelle.ACTIN))
     assert (tubulin / actin)[nuclei == 1].mean() == pytest.approx(
         0.15 * (tubulin / actin)[nuclei == 0].mean(), rel=1e-3
@@ -233,14 +233,14 @@ def test_nucleoplasm_and_nucleoli_differ_as_their_culture_says() -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_refractive_indices_come_in_the_order_of_the_literature(seed: int) -> None:
     for low in (False, True):
-        drawn = draw_culture(np.random.default_rng(seed), low_magnification=low)
+        drawn = draw_sample_params(np.random.default_rng(seed), low_magnification=low)
         cytoplasm = drawn.medium + drawn.cytoplasm
         assert 1.335 <= drawn.medium <= 1.338
         assert 1.350 <= cytoplasm <= 1.370
         assert drawn.medium < cytoplasm + drawn.nucleoplasm
         nucleolus = cytoplasm + drawn.nucleoplasm + drawn.nucleoli
         assert cytoplasm < nucleolus < 1.41
-        # at 20x sheets are drawn smoother than the literature's range, see draw_culture
+        # at 20x sheets are drawn smoother than the literature's range, see draw_sample_params
         assert (1.354 if low else 1.36) <= cytoplasm + drawn.mitochondria <= 1.42
         droplet = cytoplasm + drawn.droplets
         assert max(nucleolus, cytoplasm + drawn.mitochondria) < droplet <= 1.48
@@ -282,7 +282,9 @@ def test_crowds_of_round_cells_do_not_interpenetrate() -> None:
 
 
 def test_lymphocytes_at_low_magnification_are_dimmer_than_the_cells_they_lie_on() -> None:
-    stains = [draw_culture(np.random.default_rng(seed), low_magnification=True).round_stain for seed in range(200)]
+    stains = [
+        draw_sample_params(np.random.default_rng(seed), low_magnification=True).round_stain for seed in range(200)
+    ]
     assert max(stains) > 0.5, "a few are not, for variety"
     assert np.mean(np.array(stains) <= 0.4) > 0.8
 
@@ -313,7 +315,7 @@ def test_debris_has_no_label_but_dead_cells_have_dna() -> None:
 @pytest.mark.parametrize("name", CELL_TYPES)
 @pytest.mark.parametrize("shape", [(61, 90), (130, 40)])
 def test_fields_of_every_cell_are_finite_and_their_stains_non_negative(name: str, shape: tuple[int, int]) -> None:
-    drawn = replace(draw_culture(np.random.default_rng(1)), cells=CELL_TYPES[name])
+    drawn = replace(draw_sample_params(np.random.default_rng(1)), cells=CELL_TYPES[name])
     specimen = grow(np.random.default_rng(2), drawn, shape, 0.2)
     assert specimen.optical_path.shape[1:] == shape
     assert specimen.optical_path.dtype == np.float32

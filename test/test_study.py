@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 from simulation.microscope import Setting
 from simulation.study import CHALLENGE_LABELS, Field, draw_foci, draw_study, render
 

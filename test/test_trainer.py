@@ -15,11 +15,11 @@ import torch
 import train
 from model import checkpoint
 from model.errors import UserError
-from model.ome import write_plane
-from model.vocabulary import Modality, Organelle
+from model.images.ome_tiff import write_plane
+from model.labels import Modality, Organelle
+from training.config import Schedule
 from training.index import Index, scan
-from training.learner import Learner
-from training.recipe import Schedule
+from training.pix2pix_module import Pix2PixModule
 from training.validation import choose_planes
 
 SMALL = shlex.split(
@@ -75,7 +75,7 @@ def assert_same(a: object, b: object, where: str = "") -> None:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Press Ctrl-C within that step."""
-    step = Learner.step
+    step = Pix2PixModule.step
 
     def interrupted(self, *arguments):
         losses = step(self, *arguments)
@@ -83,7 +83,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return losses
 
-    monkeypatch.setattr(Learner, "step", interrupted)
+    monkeypatch.setattr(Pix2PixModule, "step", interrupted)
 
 
 @pytest.mark.parametrize("recipe", ["pix2pix", "dynamic"])
@@ -94,13 +94,13 @@ def test_resume_is_bit_for_bit_a_run_never_stopped(data: Path, tmp_path: Path, r
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 3)
         run(data, tmp_path / "parted", *options, modality=modality)
-    assert state_of(tmp_path / "parted")["learner"]["steps"] == 3
+    assert state_of(tmp_path / "parted")["module"]["steps"] == 3
     # Whatever random state the new process has, it must not matter.
     torch.manual_seed(999)
     run(data, tmp_path / "parted", *options, "--resume", modality=modality)
     whole, parted = state_of(tmp_path / "whole"), state_of(tmp_path / "parted")
     whole.pop("seconds"), parted.pop("seconds")
-    assert whole["learner"]["steps"] == 8
+    assert whole["module"]["steps"] == 8
     assert_same(whole, parted)
     logs = [list(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("whole", "parted")]
     picks = [[(r["step"], r["name"], r["value"]) for r in rows if r["name"].startswith("pcc")] for rows in logs]
@@ -110,7 +110,7 @@ def test_resume_is_bit_for_bit_a_run_never_stopped(data: Path, tmp_path: Path, r
 def test_a_run_with_another_seed_differs(data: Path, tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         run(data, tmp_path / name, "--lambda-gan", "0", "--steps", "1", "--decay-steps", "0", "--seed", seed)
-    a, b, c = (state_of(tmp_path / name)["learner"]["modules"] for name in "abc")
+    a, b, c = (state_of(tmp_path / name)["module"]["modules"] for name in "abc")
     assert_same(a, b)
     assert "discriminators" not in a
     assert any(not torch.equal(v, c["network"][k]) for k, v in a["network"].items())
@@ -118,13 +118,13 @@ def test_a_run_with_another_seed_differs(data: Path, tmp_path: Path) -> None:
 
 def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path) -> None:
     (tmp_path / "cells").symlink_to(data)
-    options = ("--recipe", "unetplusplus", "--input-scaling", "flatfield", "--target-scaling", "percentile")
+    options = ("--recipe", "unetplusplus", "--input-normalization", "flatfield", "--target-normalization", "percentile")
     run(tmp_path / "cells", tmp_path / "run", *options, "--window", "64", modality="all")
     for name in ("best", "last"):
         network, metadata = checkpoint.load(tmp_path / "run" / f"{name}.safetensors")
         assert not network.training
         assert metadata.architecture.network == "unetplusplus" and metadata.architecture.width == 2
-        assert (metadata.input_scaling, metadata.target_scaling) == ("flatfield", "percentile")
+        assert (metadata.input_normalization, metadata.target_normalization) == ("flatfield", "percentile")
         assert metadata.window == 64 and metadata.modalities == tuple(Modality)
         assert metadata.pixel_size_um == pytest.approx((0.1, 0.11))
         assert metadata.labels[Modality.DIC] == tuple(Organelle)[:3]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from model.vocabulary import Organelle
+from model.labels import Organelle
 
 
 class PatchDiscriminator(nn.Module):

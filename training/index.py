@@ -1,6 +1,6 @@
 """What there is to learn from: fields of view, their focal planes and their labels, found by file name.
 
-A *field* is one spot under the microscope in one modality: many planes along z that share one target per
+A *field* is one position under the microscope in one modality: many planes along z that share one target per
 labelled organelle. Whatever splits or counts the data does so by field, never by plane.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 import tifffile
 
 from model.errors import UserError
+from model.images.ome_tiff import read_plane
+from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
-from model.ome import read_plane
-from model.vocabulary import Modality, Organelle
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Field:
     shape: tuple[int, int] | None = None
 
     @property
-    def spot(self) -> tuple[str, int]:
+    def position(self) -> tuple[str, int]:
         """What the field shares with the same cells in another modality; a split never cuts through it."""
         return self.study, self.image
 
@@ -69,7 +69,7 @@ class Index:
         return sum(len(f.planes) for f in self.fields)
 
     def targets(self) -> int:
-        """Number of target files; a target that serves several modalities of one spot counts once."""
+        """Number of target files; a target that serves several modalities of one position counts once."""
         return len({path for f in self.fields for path in f.labels.values()})
 
     def labelled(self) -> dict[Modality, tuple[Organelle, ...]]:
@@ -171,9 +171,9 @@ def _assemble(listed: Iterable[tuple[str, Path]]) -> Index:
             fields.append(entry)
         else:
             skipped.append(Skipped(entry.name, "has inputs but no target"))
-    lit = {(study, image) for study, image, _ in planes}
+    with_inputs = {(study, image) for study, image, _ in planes}
     skipped.extend(
-        Skipped(f"{s}/image_{i}", "has targets but no input") for s, i in sorted(labels) if (s, i) not in lit
+        Skipped(f"{s}/image_{i}", "has targets but no input") for s, i in sorted(labels) if (s, i) not in with_inputs
     )
     return Index(tuple(fields), tuple(skipped), tuple(duplicates))
 
@@ -189,7 +189,7 @@ def check(index: Index) -> Index:
     judged: dict[Path, tuple[int, int] | str] = {}
 
     def shape_of(path: Path) -> tuple[int, int] | str:
-        # Targets are shared by the modalities of a spot: each file is opened, and reported, once.
+        # Targets are shared by the modalities of a position: each file is opened, and reported, once.
         if path not in judged:
             judged[path] = _header(path)
             if isinstance(judged[path], str):
@@ -252,12 +252,12 @@ def split(index: Index, *, by: str, fraction: float, seed: int) -> tuple[Index, 
 
     ``by`` is "field" (spots of one study may lie on both sides) or "study" (harder: other microscopes and
     cells). About ``fraction`` of the units of each modality are held out, at least one where ``fraction`` > 0
-    and there are two. A spot seen in several modalities lies on one side with all of them.
+    and there are two. A position seen in several modalities lies on one side with all of them.
     """
     assert by in ("field", "study") and 0 <= fraction < 1
 
     def unit(entry: Field) -> tuple[str, int]:
-        return entry.spot if by == "field" else (entry.study, 0)
+        return entry.position if by == "field" else (entry.study, 0)
 
     rng = np.random.default_rng([seed, 0x5EED])
     held: set[tuple[str, int]] = set()

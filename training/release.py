@@ -14,7 +14,7 @@ from pathlib import Path
 from model import checkpoint
 from model.errors import UserError
 from model.files import file_sha256, write_text
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 
 UNIFIED = "unetplusplus"
 

@@ -16,10 +16,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from model.errors import UserError
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 from training.augmentation import Augmentation
 from training.index import Field
-from training.preparation import PlaneStore
+from training.plane_cache import PlaneCache
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Loader:
 
     def __init__(
         self,
-        store: PlaneStore,
+        cache: PlaneCache,
         sampler: BalancedSampler,
         crop: int,
         *,
@@ -98,7 +98,7 @@ class Loader:
         start: int = 0,
         workers: int = 1,
     ) -> None:
-        self._store, self._sampler, self._crop, self._blur = store, sampler, crop, blur
+        self._cache, self._sampler, self._crop, self._blur = cache, sampler, crop, blur
         self._next = start
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
         self._ahead: deque[Future[Batch]] = deque()
@@ -130,14 +130,14 @@ class Loader:
         y = np.zeros(size, np.float32)
         labelled = np.zeros(size[:2], bool)
         for b, pick in enumerate(picks):
-            image = self._store.input(pick.field, pick.z)
+            image = self._cache.input(pick.field, pick.z)
             augmentation = Augmentation.draw(rng, (image.shape[0], image.shape[1]), self._crop)
             x[b, 0] = augmentation.apply(image, self._crop)
             if self._blur:
                 x[b, 0] = ndimage.gaussian_filter(x[b, 0], rng.uniform(0, self._blur), mode="nearest")
             for c, organelle in enumerate(organelles):
                 if organelle in pick.field.labels:
-                    target = self._store.target(pick.field, organelle, (image.shape[0], image.shape[1]))
+                    target = self._cache.target(pick.field, organelle, (image.shape[0], image.shape[1]))
                     y[b, c] = augmentation.apply(target, self._crop)
                     labelled[b, c] = True
         modalities = tuple(p.field.modality for p in picks)

@@ -17,23 +17,23 @@ import torch
 from model import __version__, checkpoint
 from model.checkpoint import CheckpointMetadata
 from model.errors import UserError
-from model.files import file_sha256, whole_or_absent
-from model.vocabulary import Modality
+from model.files import atomic_write, file_sha256
+from model.labels import Modality
+from training.config import TrainingConfig
 from training.index import Index
-from training.journal import Journal, Progress, duration
-from training.learner import Learner
-from training.preparation import PlaneStore, Preparation, pixel_size_range
-from training.recipe import Settings
-from training.safety import stop_requests
+from training.metrics_logger import MetricsLogger, Progress, duration
+from training.pix2pix_module import Pix2PixModule
+from training.plane_cache import PlaneCache, Preprocessing, pixel_size_range
 from training.sampling import BalancedSampler, Loader
+from training.signals import stop_requests
 from training.validation import choose_planes, validate
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 STATE, LAST, BEST = "state.pt", "last.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
-class Housekeeping:
+class RunConfig:
     """What does not change the weights: where to write, on what to compute, how often to look."""
 
     output: Path
@@ -51,54 +51,56 @@ class Housekeeping:
 class Trainer:
     """One run over the training part of the data, scored on the validation part (which may be empty)."""
 
-    def __init__(self, settings: Settings, training: Index, validation: Index, house: Housekeeping) -> None:
-        self.settings, self.house = settings, house
+    def __init__(self, config: TrainingConfig, training: Index, validation: Index, run_config: RunConfig) -> None:
+        self.config, self.run_config = config, run_config
         self.training = training
-        sampler = BalancedSampler(training.fields, settings.batch_per_organelle, settings.seed)
+        sampler = BalancedSampler(training.fields, config.batch_per_organelle, config.seed)
         self.batch_size = sampler.batch_size
-        self.steps_per_epoch = settings.steps_per_epoch or math.ceil(len(training.fields) / self.batch_size)
-        self.pixel_size_um = settings.pixel_size_um or pixel_size_range(training.fields)
-        self.preparation = Preparation(settings.input_scaling, settings.target_scaling, settings.pixel_size_um)
-        torch.manual_seed(settings.seed)
-        self.learner = Learner(settings, house.device)
-        self.stride = self.learner.network.stride
+        self.steps_per_epoch = config.steps_per_epoch or math.ceil(len(training.fields) / self.batch_size)
+        self.pixel_size_um = config.pixel_size_um or pixel_size_range(training.fields)
+        self.preprocessing = Preprocessing(
+            config.input_normalization, config.target_normalization, config.pixel_size_um
+        )
+        torch.manual_seed(config.seed)
+        self.module = Pix2PixModule(config, run_config.device)
+        self.stride = self.module.network.stride
         for name in ("crop", "window"):
-            if getattr(settings, name) % self.stride:
-                raise UserError(f"--{name} is {getattr(settings, name)}, expected a multiple of {self.stride}")
-        self.held_out = choose_planes(validation.fields, settings.validation_planes, settings.seed)
+            if getattr(config, name) % self.stride:
+                raise UserError(f"--{name} is {getattr(config, name)}, expected a multiple of {self.stride}")
+        self.held_out = choose_planes(validation.fields, config.validation_planes, config.seed)
         self.data = _digest(training, validation)
         self.seconds_before = 0.0
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self.initial_sha256 = ""
         start = self._prepare_folder()
-        store = PlaneStore(self.preparation, int(house.cache_gb * 2**30))
+        cache = PlaneCache(self.preprocessing, int(run_config.cache_gb * 2**30))
         self.loader = Loader(
-            store, sampler, settings.crop, blur=settings.input_blur, start=start, workers=house.workers
+            cache, sampler, config.crop, blur=config.input_blur, start=start, workers=run_config.workers
         )
-        self.journal = Journal(house.output, resumed_at=self.learner.steps)
+        self.metrics_logger = MetricsLogger(run_config.output, resumed_at=self.module.steps)
         self._looked_at = -1
         self._began = time.monotonic()
-        self._share_before = min(1.0, self.done() / settings.schedule.total)
+        self._share_before = min(1.0, self.done() / config.schedule.total)
 
     def _prepare_folder(self) -> int:
         """Make a new run's folder or read the old run's state; return the number of the next batch."""
-        output = self.house.output
-        if self.house.resume:
+        output = self.run_config.output
+        if self.run_config.resume:
             return self._restore()
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise UserError(f"{output}: is there already, expected a new folder, or --resume to go on with that run")
-        if self.house.initial is not None:
-            self._start_from(self.house.initial)
+        if self.run_config.initial is not None:
+            self._start_from(self.run_config.initial)
         output.mkdir(parents=True, exist_ok=True)
         return 0
 
     def _start_from(self, path: Path) -> None:
         network, metadata = checkpoint.load(path)
-        ours = self.learner.architecture
+        ours = self.module.architecture
         if replace(metadata.architecture, dropout=ours.dropout) != ours:
             raise UserError(f"{path}: is a {metadata.architecture}, expected a {ours}")
-        self.learner.start_from(network)
+        self.module.start_from(network)
         self.initial_sha256 = file_sha256(path)
 
     @property
@@ -108,11 +110,11 @@ class Trainer:
 
     def done(self) -> float:
         """How far the run is, in the schedule's unit."""
-        match self.settings.schedule.unit:
+        match self.config.schedule.unit:
             case "steps":
-                return self.learner.steps
+                return self.module.steps
             case "epochs":
-                return self.learner.steps / self.steps_per_epoch
+                return self.module.steps / self.steps_per_epoch
             case "minutes":
                 return self.minutes
 
@@ -121,69 +123,69 @@ class Trainer:
 
         The state is saved in each of these cases, so the run can go on from there.
         """
-        schedule, progress, looked = self.settings.schedule, Progress(), self._began
+        schedule, progress, looked = self.config.schedule, Progress(), self._began
         with stop_requests() as stopped:
             while not schedule.finished(self.done()) and not stopped() and not self._out_of_time():
                 batch = next(self.loader)
-                losses = self.learner.step(batch, schedule.factor(self.done()))
+                losses = self.module.step(batch, schedule.factor(self.done()))
                 progress.add(losses, len(batch.modalities))
                 if progress.due():
                     share = min(1.0, self.done() / schedule.total)
-                    progress.line(self.learner.steps, share, self.loader.waited, self._seconds_left(share))
+                    progress.line(self.module.steps, share, self.loader.waited, self._seconds_left(share))
                 if self._validation_due(looked):
-                    self._look(progress)
+                    self._validate_and_checkpoint(progress)
                     looked = time.monotonic()
             finished = schedule.finished(self.done())
-            if stopped() or self._looked_at == self.learner.steps:
+            if stopped() or self._looked_at == self.module.steps:
                 self._save()  # who asks to stop does not want to wait for a validation; nor is one needed twice
             else:
-                self._look(progress)
+                self._validate_and_checkpoint(progress)
         self.loader.close()
-        self.journal.close()
+        self.metrics_logger.close()
         return self._summary("finished" if finished else "stopped, continue with --resume")
 
     def _out_of_time(self) -> bool:
-        limit = self.house.max_minutes
+        limit = self.run_config.max_minutes
         return limit is not None and time.monotonic() - self._began >= 60 * limit
 
     def _seconds_left(self, share: float) -> float:
         begun = time.monotonic() - self._began
         here = share - self._share_before
         left = begun / here * (1 - share) if here > 0 else math.inf
-        return left if self.house.max_minutes is None else min(left, 60 * self.house.max_minutes - begun)
+        return left if self.run_config.max_minutes is None else min(left, 60 * self.run_config.max_minutes - begun)
 
     def _validation_due(self, looked: float) -> bool:
-        if self.house.validate_minutes is not None:
-            return time.monotonic() - looked >= 60 * self.house.validate_minutes
-        return self.learner.steps % self.steps_per_epoch == 0
+        if self.run_config.validate_minutes is not None:
+            return time.monotonic() - looked >= 60 * self.run_config.validate_minutes
+        return self.module.steps % self.steps_per_epoch == 0
 
-    def _look(self, progress: Progress) -> None:
+    def _validate_and_checkpoint(self, progress: Progress) -> None:
         """Validate, log, save."""
-        self._looked_at = self.learner.steps
+        self._looked_at = self.module.steps
         rate, waiting = progress.pace(self.loader.waited)
-        network = self.learner.shipped.eval()
+        network = self.module.eval_network.eval()
         self.scores = validate(
             self.held_out,
-            self.preparation,
-            lambda b: self.learner.predict(network, b.to(self.house.device)),
+            self.preprocessing,
+            lambda b: self.module.predict(network, b.to(self.run_config.device)),
             stride=self.stride,
         )
         figures = progress.take_means() | self.scores
         figures |= {
-            "learning_rate": self.settings.learning_rate * self.settings.schedule.factor(self.done()),
+            "learning_rate": self.config.learning_rate * self.config.schedule.factor(self.done()),
             "samples_per_second": rate,
             "loader_waits": waiting,
         }
-        self.journal.write(self.learner.steps, self.learner.steps / self.steps_per_epoch, self.minutes, figures)
+        self.metrics_logger.write(self.module.steps, self.module.steps / self.steps_per_epoch, self.minutes, figures)
         better = self.scores and self.scores["pcc/mean"] > self.best.get("pcc/mean", -math.inf)
         if better:
             self.best = self.scores
-            checkpoint.save(self.house.output / BEST, network, self.metadata())
+            checkpoint.save(self.run_config.output / BEST, network, self.metadata())
         self._save()
         if self.scores:
             shown = ", ".join(f"{name[4:]} {v:.3f}" for name, v in self.scores.items() if name.startswith("pcc/"))
             print(
-                f"step {self.learner.steps}, {duration(60 * self.minutes)}: PCC {shown}{' (best)' * bool(better)}",
+                f"step {self.module.steps}, {duration(60 * self.minutes)}: PCC {shown}{' (best)' * bool(better)}",
                 flush=True,
             )
         progress.reset(self.loader.waited)
@@ -193,70 +195,70 @@ class Trainer:
         notes = {
             "version": __version__,
             "torch": str(torch.__version__),
-            "command": self.house.command,
-            "settings": json.dumps(self.settings.as_dict(), sort_keys=True),
-            "seed": str(self.settings.seed),
-            "steps": str(self.learner.steps),
+            "command": self.run_config.command,
+            "settings": json.dumps(self.config.as_dict(), sort_keys=True),
+            "seed": str(self.config.seed),
+            "steps": str(self.module.steps),
             "batch_size": str(self.batch_size),
             "minutes": f"{self.minutes:.1f}",
             "training_fields": str(len(self.training.fields)),
             "training_inputs": str(self.training.inputs()),
             "validation_planes": str(len(self.held_out)),
             "validation": json.dumps({name: round(value, 4) for name, value in self.scores.items()}),
-            "data_sha256": self.data,
+            "split_sha256": self.data,
         }
         if self.initial_sha256:
             notes["started_from_sha256"] = self.initial_sha256
         labels = self.training.labelled()
         return CheckpointMetadata(
-            architecture=self.learner.architecture,
-            input_scaling=self.settings.input_scaling,
-            target_scaling=self.settings.target_scaling,
-            window=self.settings.window,
+            architecture=self.module.architecture,
+            input_normalization=self.config.input_normalization,
+            target_normalization=self.config.target_normalization,
+            window=self.config.window,
             pixel_size_um=self.pixel_size_um,
             modalities=tuple(m for m in Modality if m in labels),
             labels=labels,
-            trained_on=self.house.trained_on,
-            recipe=self.settings.recipe,
+            trained_on=self.run_config.trained_on,
+            recipe=self.config.recipe,
             notes=notes,
         )
 
     def _save(self) -> None:
-        checkpoint.save(self.house.output / LAST, self.learner.shipped, self.metadata())
+        checkpoint.save(self.run_config.output / LAST, self.module.eval_network, self.metadata())
         state = {
             "format": STATE_FORMAT,
-            "settings": self.settings.as_dict(),
+            "config": self.config.as_dict(),
             "data": self.data,
-            "learner": self.learner.state(),
+            "module": self.module.state(),
             "sampler": self.loader.state(),
             "seconds": 60 * self.minutes,
             "best": self.best,
             "initial_sha256": self.initial_sha256,
         }
-        with whole_or_absent(self.house.output / STATE) as file:
+        with atomic_write(self.run_config.output / STATE) as file:
             torch.save(state, file)
 
     def _restore(self) -> int:
-        path = self.house.output / STATE
+        path = self.run_config.output / STATE
         if not path.is_file():
             raise UserError(f"{path}: not found, expected the saved state of a run to resume")
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.house.device, weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location=self.run_config.device, weights_only=True)
         except Exception as error:  # a damaged file can raise anything
             raise UserError(f"{path}: cannot be read as a training state ({type(error).__name__})") from error
         if state.get("format") != STATE_FORMAT:
             raise UserError(f"{path}: has format {state.get('format')}, expected {STATE_FORMAT}")
-        self.settings.require_same(state["settings"])
+        self.config.require_same(state["config"])
         if state["data"] != self.data:
             raise UserError(f"{path}: was made with other data, expected the fields and planes given by --data")
-        self.learner.restore(state["learner"])
+        self.module.restore(state["module"])
         self.seconds_before, self.best = state["seconds"], state["best"]
         self.initial_sha256 = state["initial_sha256"]
         return int(state["sampler"]["next_batch"])
 
     def _summary(self, how: str) -> str:
-        output = self.house.output
-        lines = [f"{how}: {self.learner.steps} steps in {duration(60 * self.minutes)}; {output / LAST}"]
+        output = self.run_config.output
+        lines = [f"{how}: {self.module.steps} steps in {duration(60 * self.minutes)}; {output / LAST}"]
         if self.best:
             lines.append(
                 f"best mean PCC {self.best['pcc/mean']:.3f} on {len(self.held_out)} held-out planes: {output / BEST}"

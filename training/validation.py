@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from evaluation.metrics import pcc, ssim
-from model.vocabulary import Modality, Organelle
+from model.labels import Modality, Organelle
 from training.index import Field
-from training.preparation import Preparation
+from training.plane_cache import Preprocessing
 from training.sampling import Batch
 
 
@@ -52,7 +52,7 @@ def choose_planes(fields: Sequence[Field], count: int, seed: int) -> list[tuple[
 
 def validate(
     planes: Sequence[tuple[Field, int]],
-    preparation: Preparation,
+    preprocessing: Preprocessing,
     predict: Callable[[Batch], Tensor],
     *,
     stride: int,
@@ -66,10 +66,10 @@ def validate(
     scores: dict[str, list[float]] = defaultdict(list)
     with torch.no_grad():
         for entry, z in planes:
-            image = preparation.input(entry.planes[z])
+            image = preprocessing.input(entry.planes[z])
             shape = (image.shape[0], image.shape[1])
             organelles = tuple(entry.labels)
-            stack = [preparation.target(entry.labels[o], shape, unclipped=True) for o in organelles]
+            stack = [preprocessing.target(entry.labels[o], shape, unclipped=True) for o in organelles]
             x, *truths = (_centre(plane, stride) for plane in (image, *stack))
             if min(x.shape) == 0:
                 continue  # smaller than the network's stride: it can be learned from, padded, but not scored

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.vocabulary import Organelle
+from ..labels import Organelle
 
 
 class InstanceNorm(nn.Module):
@@ -59,7 +59,7 @@ class SinglePlaneConv2d(nn.Conv2d):
         return total if self.bias is None else total + self.bias
 
 
-def initialise(network: nn.Module) -> None:
+def init_weights(network: nn.Module) -> None:
     """Draw all weights from N(0, 0.02) and set all biases to zero, as pix2pix does.
 
     On the meta device there is nothing to draw, and torch would spend seconds on importing how not to.
@@ -81,7 +81,7 @@ def check_plane(x_B1YX: Tensor, stride: int) -> None:
         raise ValueError(f"input of {tuple(sides)} pixels, expected multiples of {stride} from {2 * stride} on")
 
 
-def asked_heads(asked: Sequence[Organelle] | None, there: Sequence[Organelle]) -> list[str]:
+def select_heads(asked: Sequence[Organelle] | None, there: Sequence[Organelle]) -> list[str]:
     """Names of the heads to compute, in the order asked for; ValueError for none or an unknown one."""
     organelles = there if asked is None else asked
     missing = [str(organelle) for organelle in organelles if organelle not in there]

@@ -1,8 +1,8 @@
 """From an architecture to the network it describes."""
 
-from model.architecture import Architecture, NetworkName
-from model.generator import ResnetGenerator
-from model.unetplusplus import UNetPlusPlus
+from .architecture import Architecture, NetworkName
+from .generator import ResnetGenerator
+from .unetplusplus import UNetPlusPlus
 
 Network = ResnetGenerator | UNetPlusPlus
 

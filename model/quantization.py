@@ -13,7 +13,7 @@ SCALE = ".scale"  # name of the scales: the tensor's and this
 _LARGEST = 127
 
 
-def quantise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def quantize(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of two and more axes as int8 and their scales, the others (biases) as float32."""
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -25,8 +25,8 @@ def quantise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
-def dequantise(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """float32 tensors of what `quantise` made, and of tensors in any floating type that were never quantised.
+def dequantize(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """float32 tensors of what `quantize` made, and of tensors in any floating type that were never quantised.
 
     Raises ValueError where an int8 tensor has no scale for each of its rows.
     """

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from model.vocabulary import Organelle
+from ..labels import Organelle
 
 NetworkName = Literal["resnet", "unetplusplus"]
 

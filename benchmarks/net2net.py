@@ -10,8 +10,8 @@ from torch import Tensor
 
 from model import checkpoint
 from model.files import file_sha256
-from model.generator import ResnetGenerator
-from model.network import build
+from model.networks.build import build
+from model.networks.generator import ResnetGenerator
 from model.routing import ROUTING_FILE
 
 SHIPPED = Path(__file__).resolve().parents[1] / "resources"
@@ -20,7 +20,7 @@ NOISE = 0.1
 """Relative; without it the repeated channels would round alike and flatter a 16-bit format."""
 
 
-def widen(network: ResnetGenerator, width: int) -> ResnetGenerator:
+def net2net_widen(network: ResnetGenerator, width: int) -> ResnetGenerator:
     """Repeat channels until there are `width`, dividing what they give by their number: the same function.
 
     After Chen et al., "Net2Net" (ICLR 2016). Every weight is then changed by a tenth, at random but seeded.
@@ -52,7 +52,7 @@ def resources_of_width(width: int, folder: Path) -> Path:
     shutil.copytree(SHIPPED, folder)
     network, metadata = checkpoint.load(SHIPPED / CHECKPOINT)
     assert isinstance(network, ResnetGenerator)
-    wide = widen(network, width)
+    wide = net2net_widen(network, width)
     checkpoint.save(folder / CHECKPOINT, wide, replace(metadata, architecture=wide.architecture))
     routing = json.loads((folder / ROUTING_FILE).read_text())
     for entry in routing["checkpoints"].values():

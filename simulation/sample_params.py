@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.vocabulary import Organelle
+from model.labels import Organelle
 
 MEDIUM_INDEX = (1.335, 1.338)
 
@@ -42,7 +42,7 @@ CELL_TYPES = {
 
 
 @dataclass(frozen=True)
-class Culture:
+class SampleParams:
     """One study's biology. Refractive indices are differences from what surrounds the part: cytoplasm, if not said."""
 
     cells: CellType
@@ -92,7 +92,7 @@ class Culture:
     diffuse: dict[Organelle, float]  # part of the signal that is spread through the cytoplasm
 
 
-def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> Culture:
+def draw_sample_params(rng: np.random.Generator, low_magnification: bool = False) -> SampleParams:
     """Draw one study's culture.
 
     ``low_magnification`` favours what 20x time-lapse assays show: small epithelial cells under many round
@@ -114,7 +114,7 @@ def draw_culture(rng: np.random.Generator, low_magnification: bool = False) -> C
     smallest = log_uniform(2.6, 4.5) if lymphocytes else log_uniform(4.5, 8)
     medium = uniform(*MEDIUM_INDEX)
     area = log_uniform(*cells.area_um2)
-    culture = Culture(
+    culture = SampleParams(
         cells=cells,
         area_um2=area,
         confluence=float(rng.choice([0.3, 0.6, 0.85, 1.0, 1.0])) if rng.random() < 0.9 else 0.1,

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from model.precision import Precision
-from model.rotation import QUARTER_TURNS
-from model.tiling import MAX_OVERLAP
+from .precision import Precision
+from .tiling import MAX_OVERLAP
+from .tta import QUARTER_TURNS
 
 LARGEST_WHOLE = 1024
 """Side in px of the largest image that is shown to a network whole where that is asked for: memory grows with it."""
 
 
 @dataclass(frozen=True)
-class Manner:
+class InferenceSettings:
     """How an image is gone over.
 
     `whole_image` shows a network images of up to LARGEST_WHOLE px at once, not in the windows it learned on.
@@ -32,6 +32,6 @@ class Manner:
 
 
 PRESETS = {
-    "paper": Manner(),
-    "fast": Manner(overlap=0.25, rotations=2, whole_image=True),  # one rotation costs > 0.01 of PCC
+    "paper": InferenceSettings(),
+    "fast": InferenceSettings(overlap=0.25, rotations=2, whole_image=True),  # one rotation costs > 0.01 of PCC
 }

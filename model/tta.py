@@ -17,7 +17,7 @@ QUARTER_TURNS: dict[int, tuple[int, ...]] = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)
 _PLANE = (-2, -1)  # never batch and channel, which turned nothing while the output was turned back
 
 
-def predict_rotated(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, rotations: int) -> Tensor:
+def predict_with_tta(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, rotations: int) -> Tensor:
     """Mean of the predictions of the turned image, each turned back; float32 (C, Y, X).
 
     `predict` maps (1, Y, X) to (C, Y, X) for the image's shape and its transpose.

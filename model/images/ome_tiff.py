@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from model import __version__
-from model.files import whole_or_absent
-from model.naming import modality_token
-from model.ome_metadata import (
+from .. import __version__
+from ..files import atomic_write
+from ..labels import Modality
+from ..naming import modality_token
+from .ome_xml import (
     PROVENANCE_NAMESPACE,
     OmeMetadata,
     looks_like_ome,
     read_map_annotation,
     read_ome_metadata,
 )
-from model.tiff import read_description, read_tiff
-from model.vocabulary import Modality
+from .tiff import read_description, read_tiff
 
 TILE_PX = 128
 # Without a resolution tag the platform's importer refuses a TIFF, so a plane of unknown pixel size gets this
@@ -53,7 +53,7 @@ def read_plane(path: Path) -> Plane:
     Raises UserError, one sentence, where the file is not one readable plane of grey values.
     """
     if path.suffix.lower() == ".mha":
-        from model.mha import read_mha  # SimpleITK is slow to import, and rarely needed
+        from .mha import read_mha  # SimpleITK is slow to import, and rarely needed
 
         pixels, pixel_size_um = read_mha(path)
         metadata = OmeMetadata(pixel_size_um)
@@ -110,7 +110,7 @@ def write_plane(
     if recorded:
         metadata["MapAnnotation"] = {"Namespace": PROVENANCE_NAMESPACE, "Value": recorded}
     metadata["UUID"] = _content_uuid(pixels, metadata)
-    with whole_or_absent(path) as file:
+    with atomic_write(path) as file:
         tifffile.imwrite(
             file,
             pixels,

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from model.architecture import Architecture
 from model.errors import UserError
-from model.scaling import InputScaling, TargetScaling
+from model.networks.architecture import Architecture
+from model.normalization import InputNormalization, TargetNormalization
 
 RECIPES = ("pix2pix", "unetplusplus", "dynamic")
 Unit = Literal["epochs", "steps", "minutes"]
@@ -37,7 +37,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingConfig:
     """The choices of one run. Defaults are the paper's (pix2pix) where it states one.
 
     recipe               pix2pix (ResNet generator, conditional GAN), unetplusplus (no GAN), or dynamic
@@ -50,7 +50,7 @@ class Settings:
     input_blur           largest standard deviation in pixels of a Gaussian drawn for each input crop
     batch_per_organelle  samples from each labelled organelle's list in a batch
     lambda_*             weights of the adaptive L1, of the GAN, and of 1 - Pearson correlation
-    ema                  decay a step of the averaged weights that are validated and shipped; 0: none
+    ema                  decay a step of the averaged weights that are validated and eval_network; 0: none
     steps_per_epoch      None: as many as see each training field once
     split_by, validation_fraction, validation_planes   what is held out, and how much of it is scored
     """
@@ -61,8 +61,8 @@ class Settings:
     width: int
     blocks: int = 9
     dropout: float = 0.0
-    input_scaling: InputScaling = InputScaling.LINEAR
-    target_scaling: TargetScaling = TargetScaling.LINEAR
+    input_normalization: InputNormalization = InputNormalization.LINEAR
+    target_normalization: TargetNormalization = TargetNormalization.LINEAR
     pixel_size_um: tuple[float, float] | None = None
     crop: int = 512
     window: int = 512

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.resample import grid_shape, resample
+from model.resampling import grid_shape, resample
 
 SIDE = st.integers(1, 60)
 

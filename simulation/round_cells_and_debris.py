@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.vocabulary import Organelle
-from simulation.culture import Culture
+from model.labels import Organelle
+from simulation.sample_params import SampleParams
 from simulation.specimen import Specimen
 from simulation.volume import Floats, Grid, Volume, Window, add_column, outline, radial_modes, smooth_noise, spheres
 
@@ -14,7 +14,7 @@ MOST_ROUND_CELLS, MOST_SPECKS, MOST_DEAD = 700, 2000, 60  # a field
 ROUND_CELL_STAIN = {Organelle.MITOCHONDRIA: 0.25, Organelle.TUBULIN: 0.25, Organelle.ACTIN: 0.15}
 
 
-def draw_round_cells(rng: np.random.Generator, culture: Culture, specimen: Specimen, height: Volume) -> None:
+def draw_round_cells(rng: np.random.Generator, culture: SampleParams, specimen: Specimen, height: Volume) -> None:
     """Round cells (lymphocyte-like or mitotic) on the dish or on other cells, alone and in clusters."""
     grid = specimen.grid
     high, wide = grid.extent_um
@@ -60,7 +60,7 @@ class _Ball:
 
 
 def _draw_ball(
-    rng: np.random.Generator, culture: Culture, grid: Grid, height: Volume, y: float, x: float, radius: float
+    rng: np.random.Generator, culture: SampleParams, grid: Grid, height: Volume, y: float, x: float, radius: float
 ) -> _Ball | None:
     window = grid.window(y, x, 1.4 * radius)
     if window is None:
@@ -73,7 +73,9 @@ def _draw_ball(
     return _Ball(window, dy, dx, radius, radius * rng.uniform(0.75, 1.0) + rng.uniform(0.3, 1) * ground, half)
 
 
-def _fill_ball(rng: np.random.Generator, culture: Culture, specimen: Specimen, texture: Volume, ball: _Ball) -> None:
+def _fill_ball(
+    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, texture: Volume, ball: _Ball
+) -> None:
     """Add a round cell's cytoplasm, its faint stains, and its nucleus or metaphase plate to the specimen."""
 
     def add(volume: Volume, half: Floats, value: Floats | float) -> None:
@@ -113,7 +115,7 @@ def _round_nucleus(rng: np.random.Generator, ball: _Ball) -> Floats:
     return half
 
 
-def draw_debris(rng: np.random.Generator, culture: Culture, specimen: Specimen) -> None:
+def draw_debris(rng: np.random.Generator, culture: SampleParams, specimen: Specimen) -> None:
     """Unlabelled specks on the dish and in the medium, and dead cells as clumps of blebs with bright DNA."""
     grid = specimen.grid
     high, wide = grid.extent_um

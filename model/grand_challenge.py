@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.errors import UserError
-from model.naming import IMAGE_SUFFIXES, TargetName, is_image, parse, prediction_filename
-from model.vocabulary import Organelle
+from .errors import UserError
+from .labels import Organelle
+from .naming import IMAGE_SUFFIXES, TargetName, is_image, parse, prediction_filename
 
 log = logging.getLogger(__name__)
 

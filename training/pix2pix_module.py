@@ -6,30 +6,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.dynamic import modality_code
 from model.errors import UserError
-from model.generator import ResnetGenerator
-from model.network import Network, build
+from model.networks.build import Network, build
+from model.networks.dynamic_convolution import modality_code
+from model.networks.generator import ResnetGenerator
 from model.precision import Precision
+from training.config import TrainingConfig
 from training.discriminator import Discriminators
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weighted_l1
-from training.recipe import Settings
 from training.sampling import Batch
 
 
-class Learner:
+class Pix2PixModule:
     """The generator, one discriminator per organelle (where the recipe has a GAN), and two Adams."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        self.settings = settings
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.config = config
         self.device = device
         self.precision = Precision.fastest(device)  # half the time in bfloat16, which needs no loss scaling
-        self.architecture = settings.architecture()
+        self.architecture = config.architecture()
         self.network = build(self.architecture).to(device).train()
-        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema else None
+        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if config.ema else None
         self.discriminators: Discriminators | None = None
-        if settings.lambda_gan:
-            self.discriminators = Discriminators(self.architecture.organelles, settings.discriminator_width).to(device)
+        if config.lambda_gan:
+            self.discriminators = Discriminators(self.architecture.organelles, config.discriminator_width).to(device)
         self.steps = 0
         self._modules: dict[str, nn.Module] = {"network": self.network}
         if self.averaged is not None:
@@ -40,10 +40,10 @@ class Learner:
             self._optimisers["discriminators"] = self._adam(self.discriminators)
 
     def _adam(self, module: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(module.parameters(), lr=self.settings.learning_rate, betas=(self.settings.beta1, 0.999))
+        return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, betas=(self.config.beta1, 0.999))
 
     @property
-    def shipped(self) -> Network:
+    def eval_network(self) -> Network:
         """The network to validate and to ship: the averaged one where there is one."""
         return self.network if self.averaged is None else self.averaged
 
@@ -74,7 +74,7 @@ class Learner:
             prediction_BCYX[has, c] = network.decoders[organelle.value](features[has])[:, 0].float()
         return prediction_BCYX
 
-    def step(self, batch: Batch, rate_factor: float) -> dict[str, float]:
+    def step(self, batch: Batch, lr_factor: float) -> dict[str, float]:
         """Learn from one batch (on any device); return the unweighted losses by name.
 
         Optimisers skip parameters without a gradient, so an organelle that nothing labels changes neither its
@@ -83,7 +83,7 @@ class Learner:
         batch = batch.to(self.device)
         for optimiser in self._optimisers.values():
             for group in optimiser.param_groups:
-                group["lr"] = self.settings.learning_rate * rate_factor
+                group["lr"] = self.config.learning_rate * lr_factor
         self.network.train()
         prediction = self.predict(self.network, batch)
         losses = {}
@@ -107,32 +107,32 @@ class Learner:
         predicted = labelled_pairs(prediction_BCYX, batch.labelled_BC)
         wanted = labelled_pairs(batch.y_BCYX, batch.labelled_BC)
         terms = {
-            "l1": (self.settings.lambda_l1, lambda: weighted_l1(predicted, wanted)),
-            "correlation": (self.settings.lambda_correlation, lambda: correlation_loss(predicted, wanted)),
-            "gan": (self.settings.lambda_gan, lambda: self._deception(batch, prediction_BCYX)),
+            "l1": (self.config.lambda_l1, lambda: weighted_l1(predicted, wanted)),
+            "correlation": (self.config.lambda_correlation, lambda: correlation_loss(predicted, wanted)),
+            "gan": (self.config.lambda_gan, lambda: self._adversarial_term(batch, prediction_BCYX)),
         }
         parts = {name: term() for name, (weight, term) in terms.items() if weight}  # type: ignore[no-untyped-call]
         total = torch.stack([terms[name][0] * part for name, part in parts.items()]).sum()
         return total, parts
 
-    def _deception(self, batch: Batch, prediction_BCYX: Tensor) -> Tensor:
+    def _adversarial_term(self, batch: Batch, prediction_BCYX: Tensor) -> Tensor:
         assert self.discriminators is not None
         # The judges are only asked here; gradients for their own weights would be thrown away.
         self.discriminators.requires_grad_(False)
-        return adversarial_loss(self._judge(batch, prediction_BCYX), real=True)
+        return adversarial_loss(self._discriminate(batch, prediction_BCYX), real=True)
 
     def _step_discriminators(self, batch: Batch, prediction_BCYX: Tensor) -> float:
         assert self.discriminators is not None
         self.discriminators.requires_grad_(True)
-        real = adversarial_loss(self._judge(batch, batch.y_BCYX), real=True)
-        fake = adversarial_loss(self._judge(batch, prediction_BCYX), real=False)
+        real = adversarial_loss(self._discriminate(batch, batch.y_BCYX), real=True)
+        fake = adversarial_loss(self._discriminate(batch, prediction_BCYX), real=False)
         loss = 0.5 * (real + fake)
         self._optimisers["discriminators"].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimisers["discriminators"].step()
         return float(loss.detach())
 
-    def _judge(self, batch: Batch, y_BCYX: Tensor) -> list[Tensor]:
+    def _discriminate(self, batch: Batch, y_BCYX: Tensor) -> list[Tensor]:
         assert self.discriminators is not None
         with self.precision.on(self.device):
             logits = self.discriminators.judge(batch.x_B1YX, y_BCYX, batch.labelled_BC, batch.organelles)
@@ -143,7 +143,7 @@ class Learner:
         if self.averaged is None:
             return
         # A young average would otherwise be mostly the random start.
-        decay = min(self.settings.ema, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
         for average, parameter in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
             average.lerp_(parameter, 1 - decay)
 

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 COLUMNS = ("step", "epoch", "minutes", "name", "value")
 
 
-class Journal:
+class MetricsLogger:
     """Writes figures as long-format rows of ``log.csv`` (``step,epoch,minutes,name,value``) and as TensorBoard scalars.
 
     A resumed run drops the rows that the stopped run wrote after its last saved state, and writes them again.

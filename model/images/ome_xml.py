@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model.errors import UserError
-from model.vocabulary import Modality
+from ..errors import UserError
+from ..labels import Modality
 
 if TYPE_CHECKING:
     import ome_types

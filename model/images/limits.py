@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NoReturn
 
-from model.errors import UserError
+from ..errors import UserError
 
 EXPECTED_PLANE = "one 2-D plane of 16-bit (or 8-bit) unsigned grey values"
 

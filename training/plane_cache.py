@@ -8,23 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from model.ome import read_plane
-from model.resample import grid_shape, resample_image
-from model.scaling import InputScaling, TargetScaling, scale_input, scale_target
-from model.vocabulary import Organelle
+from model.images.ome_tiff import read_plane
+from model.labels import Organelle
+from model.normalization import InputNormalization, TargetNormalization, normalize_input, normalize_target
+from model.resampling import grid_shape, resample_image
 from training.index import Field
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """How pixels become network values: the choices that a checkpoint records and prediction repeats.
 
     ``pixel_size_um`` is the (min, max) of the pixel sizes the network may see; an image outside is resampled
     to the nearer end; None takes every image as it is.
     """
 
-    input_scaling: InputScaling
-    target_scaling: TargetScaling
+    input_normalization: InputNormalization
+    target_normalization: TargetNormalization
     pixel_size_um: tuple[float, float] | None
 
     def input(self, path: Path) -> np.ndarray:
@@ -34,15 +34,15 @@ class Preparation:
         if self.pixel_size_um is not None and plane.pixel_size_um is not None:
             shape = grid_shape((shape[0], shape[1]), plane.pixel_size_um, self.pixel_size_um)
         # Scaling comes after resampling: the width of the background filter is in pixels of the network's grid.
-        return scale_input(resample_image(plane.pixels, (shape[0], shape[1])), self.input_scaling)
+        return normalize_input(resample_image(plane.pixels, (shape[0], shape[1])), self.input_normalization)
 
     def target(self, path: Path, shape: tuple[int, int], *, unclipped: bool = False) -> np.ndarray:
         """Read one target: (Y, X) float32 in [-1, 1] on the grid ``shape`` of its input.
 
         ``unclipped`` scales linearly whatever the recipe says: the truth for metrics, which ignore affine changes.
         """
-        scaling = TargetScaling.LINEAR if unclipped else self.target_scaling
-        return scale_target(resample_image(read_plane(path).pixels, shape), scaling)
+        scaling = TargetNormalization.LINEAR if unclipped else self.target_normalization
+        return normalize_target(resample_image(read_plane(path).pixels, shape), scaling)
 
 
 def pixel_size_range(fields: tuple[Field, ...]) -> tuple[float, float] | None:
@@ -52,14 +52,14 @@ def pixel_size_range(fields: tuple[Field, ...]) -> tuple[float, float] | None:
     return (min(stated), max(stated)) if stated else None
 
 
-class PlaneStore:
+class PlaneCache:
     """Prepared planes of many fields behind a least-recently-used cache of bounded size; safe across threads.
 
     A value that comes from the cache equals the one that was just read, so results do not depend on the size.
     """
 
-    def __init__(self, preparation: Preparation, capacity_bytes: int) -> None:
-        self.preparation = preparation
+    def __init__(self, preprocessing: Preprocessing, capacity_bytes: int) -> None:
+        self.preprocessing = preprocessing
         self._capacity = capacity_bytes
         self._held: OrderedDict[Path, np.ndarray] = OrderedDict()
         self._used = 0
@@ -68,13 +68,15 @@ class PlaneStore:
     def input(self, field: Field, z: int) -> np.ndarray:
         """One plane (Y, X); float16 or float32, see ``_stored``."""
         path = field.planes[z]
-        return self._get(path, lambda: self.preparation.input(path), self.preparation.input_scaling == "linear")
+        return self._get(
+            path, lambda: self.preprocessing.input(path), self.preprocessing.input_normalization == "linear"
+        )
 
     def target(self, field: Field, organelle: Organelle, shape: tuple[int, int]) -> np.ndarray:
         """One target (Y, X) on the grid ``shape``; float16 or float32, see ``_stored``."""
         path = field.labels[organelle]
-        linear = self.preparation.target_scaling == "linear"
-        return self._get(path, lambda: self.preparation.target(path, shape), linear)
+        linear = self.preprocessing.target_normalization == "linear"
+        return self._get(path, lambda: self.preprocessing.target(path, shape), linear)
 
     def _get(self, path: Path, make: Callable[[], np.ndarray], linear: bool) -> np.ndarray:
         with self._lock:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from model.claims import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
-from model.errors import UserError
-from model.ome_metadata import plausible_pixel_size
+from ..errors import UserError
+from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
+from .ome_xml import plausible_pixel_size
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UM_PER_RESOLUTION_UNIT = {"CENTIMETER": 1e4, "INCH": 25_400.0, "MILLIMETER": 1e3, "MICROMETER": 1.0}

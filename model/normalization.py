@@ -25,21 +25,21 @@ TARGET_PERCENTILES = (2.0, 99.8)  # the challenge's own normalisation
 TARGET_RANGE = (-0.25, 1.75)  # width 2, so that it fits tanh; the metric's [0, 1] lies at [-0.75, 0.25]
 
 
-class InputScaling(StrEnum):
+class InputNormalization(StrEnum):
     """What is done to a transmitted-light plane before a network sees it."""
 
     LINEAR = "linear"
     FLATFIELD = "flatfield"
 
 
-class TargetScaling(StrEnum):
+class TargetNormalization(StrEnum):
     """What is done to a fluorescence plane before a network learns it."""
 
     LINEAR = "linear"
     PERCENTILE = "percentile"
 
 
-def scale_input(image: Grey, scaling: InputScaling) -> NDArray[np.float32]:
+def normalize_input(image: Grey, scaling: InputNormalization) -> NDArray[np.float32]:
     """Scale a plane (Y, X) of 16-bit grey values, uint16 or resampled float32, to float32 (Y, X).
 
     LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). FLATFIELD divides by the image's own wide
@@ -47,18 +47,18 @@ def scale_input(image: Grey, scaling: InputScaling) -> NDArray[np.float32]:
     of value zero are the empty margins of registered images, take no part in any of this, and become 0.
     FLATFIELD expects the image on the network's grid, since the background's width is counted in its pixels.
     """
-    if scaling is InputScaling.LINEAR:
+    if scaling is InputNormalization.LINEAR:
         return _linear(image)
     return _flatfield(np.asarray(image, dtype=np.float32))
 
 
-def scale_target(image: Grey, scaling: TargetScaling) -> NDArray[np.float32]:
+def normalize_target(image: Grey, scaling: TargetNormalization) -> NDArray[np.float32]:
     """Scale a fluorescence plane (Y, X) of 16-bit grey values to float32 (Y, X) in [-1, 1].
 
     LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). PERCENTILE maps the image's own 2nd and 99.8th
     percentile to -0.75 and 0.25, clipped to [-1, 1]; a constant image becomes 0.
     """
-    if scaling is TargetScaling.LINEAR:
+    if scaling is TargetNormalization.LINEAR:
         return _linear(image)
     low, high = np.percentile(image, TARGET_PERCENTILES)
     if high <= low:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.layers import ReflectConv2d, reflect
-from model.vocabulary import Modality
+from ..labels import Modality
+from .layers import ReflectConv2d, reflect
 
 MODALITIES = tuple(Modality)  # the digits of the code, in this order
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.scaling import InputScaling, TargetScaling, scale_input, scale_target, to_uint16
+from model.normalization import InputNormalization, TargetNormalization, normalize_input, normalize_target, to_uint16
 
 ANY_UINT16 = hnp.arrays(np.uint16, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -15,7 +15,10 @@ def texture(shape, seed=0):
 
 def test_linear_maps_the_range_and_comes_back_exactly():
     every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    for scaled in (scale_input(every, InputScaling.LINEAR), scale_target(every, TargetScaling.LINEAR)):
+    for scaled in (
+        normalize_input(every, InputNormalization.LINEAR),
+        normalize_target(every, TargetNormalization.LINEAR),
+    ):
         assert scaled.dtype == np.float32
         assert (scaled[0, 0], scaled[-1, -1]) == (-1, 1)
         assert np.array_equal(to_uint16(scaled), every)
@@ -38,8 +41,8 @@ def test_flatfield_removes_an_illumination_gradient(slope_y, slope_x):
     cells = 1 + 0.05 * texture((512, 512))
     flat = np.round(20_000 * cells).astype(np.uint16)
     lit = np.round(20_000 * (1 + slope_y * y + slope_x * x) * cells).astype(np.uint16)
-    wanted, corrected = (scale_input(image, InputScaling.FLATFIELD) for image in (flat, lit))
-    raw = scale_input(lit, InputScaling.LINEAR)
+    wanted, corrected = (normalize_input(image, InputNormalization.FLATFIELD) for image in (flat, lit))
+    raw = normalize_input(lit, InputNormalization.LINEAR)
 
     def halves_apart(image):
         inner = image[128:-128, 128:-128]  # the border, where less is removed, is judged by the correlation
@@ -56,7 +59,7 @@ def test_flatfield_removes_an_illumination_gradient(slope_y, slope_x):
 
 def test_flatfield_does_not_depend_on_exposure():
     image = (1_000 * (1 + 0.1 * texture((96, 130)))).astype(np.uint16)
-    once, tenfold = (scale_input(i, InputScaling.FLATFIELD) for i in (image, image * np.uint16(10)))
+    once, tenfold = (normalize_input(i, InputNormalization.FLATFIELD) for i in (image, image * np.uint16(10)))
     assert np.allclose(once, tenfold, atol=1e-3)
     assert np.median(once) == pytest.approx(0, abs=1e-3)
 
@@ -65,17 +68,17 @@ def test_flatfield_ignores_zero_margins():
     inner = (8_000 * (1 + 0.1 * texture((200, 180)))).astype(np.uint16)
     framed = np.zeros((264, 260), dtype=np.uint16)
     framed[40:240, 16:196] = inner
-    scaled = scale_input(framed, InputScaling.FLATFIELD)
+    scaled = normalize_input(framed, InputNormalization.FLATFIELD)
     margin = framed == 0
     assert (scaled[margin] == 0).all()
-    alone = scale_input(inner, InputScaling.FLATFIELD)
+    alone = normalize_input(inner, InputNormalization.FLATFIELD)
     assert np.abs(scaled[40:240, 16:196] - alone).max() < 0.02
 
 
 @pytest.mark.parametrize("value", [0, 1, 30_000, 65_535])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 100), (64, 64)])
 def test_flatfield_of_a_constant_image_is_zero(value, shape):
-    scaled = scale_input(np.full(shape, value, np.uint16), InputScaling.FLATFIELD)
+    scaled = normalize_input(np.full(shape, value, np.uint16), InputNormalization.FLATFIELD)
     assert np.abs(scaled).max() < 1e-3
 
 
@@ -83,13 +86,13 @@ def test_flatfield_of_a_constant_image_is_zero(value, shape):
 @given(ANY_UINT16)
 def test_every_scaling_of_any_image_is_finite_and_bounded(image):
     before = image.copy()
-    for input_scaling in InputScaling:
-        scaled = scale_input(image, input_scaling)
+    for input_normalization in InputNormalization:
+        scaled = normalize_input(image, input_normalization)
         assert scaled.shape == image.shape and scaled.dtype == np.float32
         assert np.abs(scaled).max() <= 2  # false for NaN
-        assert np.array_equal(scaled, scale_input(image.astype(np.float32), input_scaling))
-    for target_scaling in TargetScaling:
-        scaled = scale_target(image, target_scaling)
+        assert np.array_equal(scaled, normalize_input(image.astype(np.float32), input_normalization))
+    for target_normalization in TargetNormalization:
+        scaled = normalize_target(image, target_normalization)
         assert scaled.shape == image.shape and scaled.dtype == np.float32
         assert np.abs(scaled).max() <= 1
     assert np.array_equal(image, before)
@@ -98,8 +101,8 @@ def test_every_scaling_of_any_image_is_finite_and_bounded(image):
 def test_percentile_puts_the_metrics_range_where_it_says():
     image = np.linspace(100, 1100, 1001).reshape(7, 143).round().astype(np.uint16)
     low, high = np.percentile(image, (2, 99.8))
-    scaled = scale_target(image, TargetScaling.PERCENTILE)
+    scaled = normalize_target(image, TargetNormalization.PERCENTILE)
     assert np.allclose(scaled, (image - low) / (high - low) - 0.75, atol=1e-5)
     image[0, 0] = 65_535
-    assert scale_target(image, TargetScaling.PERCENTILE)[0, 0] == 1
-    assert (scale_target(np.full((9, 9), 5, np.uint16), TargetScaling.PERCENTILE) == 0).all()
+    assert normalize_target(image, TargetNormalization.PERCENTILE)[0, 0] == 1
+    assert (normalize_target(np.full((9, 9), 5, np.uint16), TargetNormalization.PERCENTILE) == 0).all()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.checkpoint import load
-from model.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d
+from model.networks.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d
 
 WINDOW, OVERLAP, TILE_BATCH, ROTATIONS = 512, 0.8, 4, 4
 

@@ -1,9 +1,9 @@
 """What each way of being faster gains by itself, on one window of 512 px.
 
-    python -m benchmarks.levers [--width 64] [--compile]
+    python -m benchmarks.ablation [--width 64] [--compile]
 
 Every line differs from the one that it is measured against in one thing; both are timed in turn in this process, the
-fastest of `--repeats` counts. The network is benchmarks/widened.py's. Prints a Markdown table: times faster, and
+fastest of `--repeats` counts. The network is benchmarks/net2net.py's. Prints a Markdown table: times faster, and
 PSNR in dB (against the range of 16 bit) to the published layers in float32. docs/performance.md says what was expected.
 """
 
@@ -21,24 +21,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.baseline import PlainConv2d, PlainNorm, as_published
 from benchmarks.inference import SOURCE
-from benchmarks.published import PlainConv2d, PlainNorm, as_published
-from benchmarks.widened import CHECKPOINT, SHIPPED, widen
+from benchmarks.net2net import CHECKPOINT, SHIPPED, net2net_widen
 from model import checkpoint
-from model.generator import ResnetGenerator
-from model.layers import InstanceNorm, SinglePlaneConv2d
-from model.memory import keep_freed_memory
-from model.ome import read_plane
+from model.images.ome_tiff import read_plane
+from model.labels import Organelle
+from model.memory import tune_malloc
+from model.networks.generator import ResnetGenerator
+from model.networks.layers import InstanceNorm, SinglePlaneConv2d
+from model.normalization import normalize_input
 from model.precision import Precision
-from model.scaling import scale_input
-from model.vocabulary import Organelle
 
 CPU = torch.device("cpu")
 WINDOW = 512
 
 
 @dataclass(frozen=True)
-class Lever:
+class Variant:
     """A way to compute, and the name of the way that it is measured against; the rate is per window."""
 
     against: str
@@ -99,24 +99,24 @@ def _with_weights_of(source: nn.Module, target: nn.Module) -> nn.Module:
     return target
 
 
-def levers(ours: ResnetGenerator, *, compiled: bool) -> dict[str, Lever]:
+def variants(ours: ResnetGenerator, *, compiled: bool) -> dict[str, Variant]:
     """Every way by name; one that is measured against itself is where a comparison begins."""
     default_layout = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    published, shipped, bf16 = as_published(ours), "bfloat16", partial(Lever, precision=Precision.BF16)
+    published, shipped, bf16 = as_published(ours), "bfloat16", partial(Variant, precision=Precision.BF16)
     table = {
-        "published layers, float32": Lever("published layers, float32", published),
-        "normalisation as groups of one channel": Lever(
+        "published layers, float32": Variant("published layers, float32", published),
+        "normalisation as groups of one channel": Variant(
             "published layers, float32", exchange(published, PlainNorm, lambda _: InstanceNorm())
         ),
-        "last layer's kernel rows as channels": Lever(
+        "last layer's kernel rows as channels": Variant(
             "published layers, float32", exchange(published, PlainConv2d, as_single_plane)
         ),
-        "both": Lever("published layers, float32", default_layout),
-        "channels last": Lever("both", ours),
+        "both": Variant("published layers, float32", default_layout),
+        "channels last": Variant("both", ours),
         shipped: bf16("channels last", ours),
         "bfloat16, not channels last": bf16(shipped, default_layout),
         "bfloat16 in the last layer too": bf16(shipped, exchange(ours, SinglePlaneConv2d, as_plain)),
-        "float16": Lever("channels last", ours, Precision.FP16),
+        "float16": Variant("channels last", ours, Precision.FP16),
         "two windows a batch": bf16(shipped, ours, batch=2),
         "four windows a batch": bf16(shipped, ours, batch=4),
         "first layers of the decoders as one": bf16(shipped, FusedDecoders(ours)),
@@ -128,7 +128,7 @@ def levers(ours: ResnetGenerator, *, compiled: bool) -> dict[str, Lever]:
     return table
 
 
-def seconds_a_window(lever: Lever, tiles_B1YX: Tensor) -> float:
+def seconds_a_window(lever: Variant, tiles_B1YX: Tensor) -> float:
     """One run of the lever; another number of threads only for its time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(lever.threads or threads)
@@ -152,13 +152,13 @@ def main() -> None:
     parser.add_argument("--default-allocator", action="store_true", help="leave freed memory to the C library")
     options = parser.parse_args()
     if not options.default_allocator:
-        keep_freed_memory()
+        tune_malloc()
     network, metadata = checkpoint.load(SHIPPED / CHECKPOINT)
     assert isinstance(network, ResnetGenerator)
-    wide = widen(network, options.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wide = net2net_widen(network, options.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = np.tile(read_plane(SOURCE).pixels, (2, 2))[:WINDOW, :WINDOW]
-    tile_11YX = torch.from_numpy(scale_input(image, metadata.input_scaling))[None, None]
-    table = levers(wide, compiled=options.compile)
+    tile_11YX = torch.from_numpy(normalize_input(image, metadata.input_normalization))[None, None]
+    table = variants(wide, compiled=options.compile)
     expected = table["published layers, float32"].run(tile_11YX)[0]
     print("| | against | s a window | times faster | PSNR, dB |\n|" + "---|" * 5)
     for name, lever in table.items():

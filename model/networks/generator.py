@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.architecture import Architecture
-from model.dynamic import first_convolution
-from model.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d, asked_heads, check_plane, initialise
-from model.vocabulary import Organelle
+from ..labels import Organelle
+from .architecture import Architecture
+from .dynamic_convolution import first_convolution
+from .layers import (
+    InstanceNorm,
+    ReflectConv2d,
+    SinglePlaneConv2d,
+    check_plane,
+    init_weights,
+    select_heads,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -81,7 +88,7 @@ class ResnetGenerator(nn.Module):
         self.architecture = architecture
         self.encoder = Encoder(architecture.width, architecture.blocks, architecture.dropout, architecture.dynamic)
         self.decoders = nn.ModuleDict({str(o): Decoder(architecture.width) for o in architecture.organelles})
-        initialise(self)
+        init_weights(self)
 
     def forward(
         self,
@@ -95,6 +102,6 @@ class ResnetGenerator(nn.Module):
         another shape, an organelle without decoder, or a dynamic network without modality code.
         """
         check_plane(x_B1YX, self.stride)
-        names = asked_heads(organelles, self.architecture.organelles)
+        names = select_heads(organelles, self.architecture.organelles)
         features = self.encoder(x_B1YX, modality_code_B3)
         return torch.cat([self.decoders[name](features) for name in names], dim=1)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from model.sockets import INPUT_SLUG, discover
-from model.vocabulary import Organelle
+from model.grand_challenge import INPUT_SLUG, discover
+from model.labels import Organelle
 
 OUT = Path("/somewhere/output")
 

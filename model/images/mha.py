@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from model.claims import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
-from model.errors import UserError
-from model.ome_metadata import plausible_pixel_size
+from ..errors import UserError
+from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
+from .ome_xml import plausible_pixel_size
 
 _UM_PER_MM = 1000.0
 _MAX_HEADER = 64 * 1024

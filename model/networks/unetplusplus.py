@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.architecture import Architecture
-from model.dynamic import first_convolution
-from model.layers import InstanceNorm, SinglePlaneConv2d, asked_heads, check_plane, initialise
-from model.vocabulary import Organelle
+from ..labels import Organelle
+from .architecture import Architecture
+from .dynamic_convolution import first_convolution
+from .layers import InstanceNorm, SinglePlaneConv2d, check_plane, init_weights, select_heads
 
 CHANNEL_PLAN = (1, 2, 4, 8, 8)  # times the width, from full resolution down; a 16 would double the parameters
 SLOPE = 0.1  # of the leaky ReLU
@@ -72,7 +72,7 @@ class UNetPlusPlus(nn.Module):
                 self.ups[f"{level}_{column}"] = Up(channels[level + 1], out)
                 self.nodes[f"{level}_{column}"] = Node((column + 1) * out, out, architecture.dropout)
         self.heads = nn.ModuleDict({str(o): SinglePlaneConv2d(channels[0], 1) for o in architecture.organelles})
-        initialise(self)
+        init_weights(self)
 
     def forward(
         self,
@@ -86,7 +86,7 @@ class UNetPlusPlus(nn.Module):
         another shape, an organelle without head, or a dynamic network without modality code.
         """
         check_plane(x_B1YX, self.stride)
-        names = asked_heads(organelles, self.architecture.organelles)
+        names = select_heads(organelles, self.architecture.organelles)
         features = F.leaky_relu(self.norm(self.first(x_B1YX, modality_code_B3)), SLOPE)
         rows: list[list[Tensor]] = []  # rows[level][column]
         for level in range(self.depth + 1):
