@@ -22,7 +22,7 @@ from tqdm import tqdm
 from model import __version__
 from model.errors import UserError
 from model.files import write_text
-from model.images.ome_tiff import write_plane
+from model.images import write_plane
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName
 from simulation.study import CHALLENGE_LABELS, draw_study, render

@@ -10,7 +10,7 @@ import torch
 
 from model import checkpoint
 from model.errors import UserError
-from model.images.ome_tiff import read_provenance
+from model.images import inspect
 from model.labels import Modality
 from model.memory import tune_malloc
 from model.normalization import InputNormalization, TargetNormalization
@@ -165,7 +165,7 @@ def described(index: Index, roots: list[Path]) -> str:
     texts = []
     for path in (next(iter(field.planes.values())) for field in index.fields):
         root = next(root for root in roots if path.is_relative_to(root))
-        texts.append(read_provenance(path).get("origin") or f"data in {root.resolve().name}")
+        texts.append(inspect(path).provenance.get("origin") or f"data in {root.resolve().name}")
     return " and ".join(dict.fromkeys(texts))
 
 

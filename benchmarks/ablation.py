@@ -25,7 +25,7 @@ from benchmarks.baseline import PlainConv2d, PlainNorm, as_published
 from benchmarks.inference import SOURCE
 from benchmarks.net2net import CHECKPOINT, SHIPPED, net2net_widen
 from model import checkpoint
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Organelle
 from model.memory import tune_malloc
 from model.networks.generator import ResnetGenerator
@@ -156,7 +156,7 @@ def main() -> None:
     network, metadata = checkpoint.load(SHIPPED / CHECKPOINT)
     assert isinstance(network, ResnetGenerator)
     wide = net2net_widen(network, options.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = np.tile(read_plane(SOURCE).pixels, (2, 2))[:WINDOW, :WINDOW]
+    image = np.tile(read_image(SOURCE).pixels, (2, 2))[:WINDOW, :WINDOW]
     tile_11YX = torch.from_numpy(normalize_input(image, metadata.input_normalization))[None, None]
     table = variants(wide, compiled=options.compile)
     expected = table["published layers, float32"].run(tile_11YX)[0]

@@ -20,10 +20,11 @@ import torch
 from benchmarks.peak_memory import peak_gb, run
 from model.batch import BatchOptions, predict_cases
 from model.grand_challenge import discover
-from model.images.ome_tiff import read_plane, write_plane
+from model.images import read_image, write_plane
 from model.labels import Organelle
 from model.memory import tune_malloc
-from model.predictor import NetworkInputs, Predictor
+from model.plan import NetworkInputs
+from model.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "test" / "input").rglob("*_z0.ome.tiff"))
@@ -43,10 +44,10 @@ SETTINGS = (
 def write_inputs(folder: Path, count: int, size: int, pixel_um: float) -> Path:
     """Images of `size` px, BF, PC and DIC in turn."""
     for number in range(count):
-        plane = read_plane(SOURCES[number % len(SOURCES)])
+        plane = read_image(SOURCES[number % len(SOURCES)])
         image = np.roll(np.tile(plane.pixels, [-(-size // side) for side in plane.pixels.shape]), 7 * number, axis=1)
         path = folder / f"cells_{number}.ome.tiff"
-        write_plane(path, image[:size, :size], channel=str(plane.modality), pixel_size_um=(pixel_um, pixel_um))
+        write_plane(path, image[:size, :size], channel=str(plane.info.modality), pixel_size_um=(pixel_um, pixel_um))
     return folder
 
 
@@ -64,9 +65,9 @@ class Timed(Predictor):
 
     in_networks = 0.0
 
-    def forward(self, prepared: NetworkInputs) -> dict[Organelle, torch.Tensor]:
+    def forward(self, inputs: NetworkInputs) -> dict[Organelle, torch.Tensor]:
         began = time.perf_counter()
-        outputs = super().forward(prepared)
+        outputs = super().forward(inputs)
         self.in_networks += time.perf_counter() - began
         return outputs
 

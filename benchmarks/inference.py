@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.baseline import OVERLAP, ROTATIONS, WINDOW, as_published, predict_published
 from benchmarks.net2net import CHECKPOINT, resources_of_width
 from benchmarks.peak_memory import peak_gb
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Modality, Organelle
 from model.memory import tune_malloc
 from model.networks.architecture import Architecture
@@ -84,7 +84,7 @@ class Measurement:
 def run_task(task: Task) -> Measurement:
     """Predict the image once in this process."""
     torch.set_num_threads(task.threads)
-    pixels = read_plane(SOURCE).pixels
+    pixels = read_image(SOURCE).pixels
     image = np.tile(pixels, [-(-task.size // side) for side in pixels.shape])[: task.size, : task.size]
     settings = WAYS[task.way]
     whole = settings.rotations if settings else ROTATIONS

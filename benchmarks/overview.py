@@ -24,7 +24,7 @@ from evaluation.focus import FocusTable
 from evaluation.metrics import normalize, pcc
 from model.errors import UserError
 from model.grand_challenge import output_folder
-from model.images.ome_tiff import read_plane, read_provenance
+from model.images import inspect, read_image
 from model.labels import Modality, Organelle
 from model.naming import prediction_filename, stem
 from training.index import Field, scan
@@ -92,12 +92,12 @@ def draw(data: Path, predictions: Path, output: Path) -> str:
     for number, field in enumerate(fields):
         upper, lower = axes[2 * number], axes[2 * number + 1]
         source = sharpest_plane(field, data)
-        plane = read_plane(source)
+        plane = read_image(source)
         low, high = np.percentile(plane.pixels, (0.5, 99.5))
         show(upper[0], (plane.pixels - low) / max(high - low, 1.0))
         say(upper[0], LONG_NAMES[field.modality])
-        if plane.pixel_size_um is not None:
-            bar = BAR_UM / plane.pixel_size_um[1]
+        if plane.info.pixel_size_um is not None:
+            bar = BAR_UM / plane.info.pixel_size_um[1]
             y = 0.95 * plane.pixels.shape[0]
             right = 0.95 * plane.pixels.shape[1]
             upper[0].plot([right - bar, right], [y, y], color="white", linewidth=3, solid_capstyle="butt")
@@ -107,12 +107,12 @@ def draw(data: Path, predictions: Path, output: Path) -> str:
             below_data = source.relative_to(data)
             name = below_data.with_name(prediction_filename(below_data.name))
             path = output_folder(predictions, organelle) / name
-            predicted = read_plane(path).pixels
-            origins.add(read_provenance(path).get("trained_on", "not stated"))
+            predicted = read_image(path).pixels
+            origins.add(inspect(path).provenance.get("trained_on", "not stated"))
             show(above, normalize(predicted), COLOURS[organelle])
             below.set_axis_off()
             if organelle in field.labels:
-                truth = read_plane(field.labels[organelle]).pixels
+                truth = read_image(field.labels[organelle]).pixels
                 show(below, normalize(truth), COLOURS[organelle])
                 say(above, f"PCC {pcc(predicted, truth):.2f}")
             if number == 0:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import pcc, ssim
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Organelle
 from model.memory import tune_malloc
 from model.naming import InputName, TargetName, parse
@@ -59,16 +59,17 @@ def render(folder: Path, fields: int) -> Path:
 
 def measure(path: Path, predictors: list[Predictor]) -> list[dict[str, float]]:
     """For each settings: seconds in the networks, and PCC, SSIM and PSNR by organelle."""
-    name, plane = parse(path.name), read_plane(path)
+    name, plane = parse(path.name), read_image(path)
     assert isinstance(name, InputName)
-    truth = {o: read_plane(path.with_name(TargetName(name.image, o).filename)).pixels for o in Organelle}
+    truth = {o: read_image(path.with_name(TargetName(name.image, o).filename)).pixels for o in Organelle}
     rows, reference = [], dict[Organelle, NDArray[np.uint16]]()
     for predictor in predictors:
-        prepared = predictor.preprocess(plane.pixels, plane.modality, plane.pixel_size_um)
+        plan = predictor.plan(plane.info.modality, plane.info.shape, plane.info.pixel_size_um)
+        inputs = predictor.preprocess(plane.pixels, plan)
         began = time.perf_counter()
-        outputs = predictor.forward(prepared)
+        outputs = predictor.forward(inputs)
         row = {"seconds": time.perf_counter() - began}
-        predictions = predictor.postprocess(prepared.shape, outputs)
+        predictions = predictor.postprocess(outputs, plan)
         reference = reference or predictions
         for organelle, prediction in predictions.items():
             error = prediction.astype(float) - reference[organelle]

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.metrics import pcc
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Organelle
 from model.naming import InputName, TargetName, parse
 
@@ -53,8 +53,8 @@ def scores(study: Path, predicted: Path, predictions: Path) -> dict[tuple[int, i
     for path in sorted(predicted.iterdir()):
         name = parse(path.name)
         if isinstance(name, InputName):
-            truth = read_plane(study / TargetName(name.image, Organelle.NUCLEUS).filename).pixels
-            prediction = read_plane(folder / path.name.replace(".ome.tiff", ".tiff")).pixels
+            truth = read_image(study / TargetName(name.image, Organelle.NUCLEUS).filename).pixels
+            prediction = read_image(folder / path.name.replace(".ome.tiff", ".tiff")).pixels
             found[name.image, name.z] = pcc(prediction.astype(np.float64), truth.astype(np.float64))
     return found
 

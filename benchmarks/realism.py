@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import UserError
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Modality
 from model.naming import InputName, parse
 
@@ -78,10 +78,10 @@ def load(folder: Path, modality: Modality, default_pixel_um: float) -> list[Imag
         name = parse(path.name)
         if not isinstance(name, InputName) or name.modality is not modality:
             continue
-        plane = read_plane(path)
+        plane = read_image(path)
         pixels = trimmed(plane.pixels)
         if min(pixels.shape) >= 64:
-            pixel_um = plane.pixel_size_um[0] if plane.pixel_size_um else default_pixel_um
+            pixel_um = plane.info.pixel_size_um[0] if plane.info.pixel_size_um else default_pixel_um
             images.append(Image((pixels / np.median(pixels)).astype(np.float32), pixel_um))
     if not images:
         raise UserError(f"{folder}: found no {modality} planes, expected image_N_{modality}_zZ.ome.tiff files.")

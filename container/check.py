@@ -15,7 +15,7 @@ import panimg
 from panimg.image_builders.metaio_mhd_mha import image_builder_mhd
 from panimg.image_builders.tiff import image_builder_tiff
 
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 
 LOWEST_PSNR_DB = 50.0
 """Against the range of the expected image, which was made in float32: an error of one part in 300. bfloat16 costs
@@ -70,7 +70,7 @@ def look(cases: Path, case: str, socket: str, expected: Path) -> Row:
         return Row(case, socket, f"panimg made {len(result.new_images)} images", "-", False)
     (image,) = result.new_images
     voxel = " x ".join(f"{1000 * (size or 0):.4f}" for size in (image.voxel_width_mm, image.voxel_height_mm))
-    psnr = psnr_db(read_plane(files[0]).pixels, read_plane(expected).pixels)
+    psnr = psnr_db(read_image(files[0]).pixels, read_image(expected).pixels)
     words = f"{image.width} x {image.height} px of {voxel} µm"
     return Row(case, socket, words, f"{psnr:.1f}", psnr >= LOWEST_PSNR_DB)
 

@@ -27,7 +27,7 @@ from evaluation.metrics import ALL_METRICS, normalize
 from evaluation.scoring import Result
 from model import __version__
 from model.files import write_text
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 
 TEMPLATES = Path(__file__).with_name("templates")
 PICTURE_SIDE = 320  # pixels of the longer side; twelve cases an organelle then make a file of about 15 MB
@@ -121,11 +121,11 @@ def format_figure(value: float, name: str) -> str:
 
 def _case(result: Result) -> Case:
     pair = result.pair
-    truth = read_plane(pair.truth).pixels
+    truth = read_image(pair.truth).pixels
     return Case(
         result,
-        source=picture(read_plane(pair.source).pixels) if pair.source else None,
-        prediction=picture(read_plane(pair.prediction).pixels),
+        source=picture(read_image(pair.source).pixels) if pair.source else None,
+        prediction=picture(read_image(pair.prediction).pixels),
         truth=picture(truth),
         height=truth.shape[0],
         width=truth.shape[1],

@@ -11,7 +11,7 @@ from evaluation.focus import Focus, FocusTable
 from evaluation.metrics import score
 from evaluation.pairing import Pair
 from model.errors import UserError
-from model.images.ome_tiff import read_plane, read_provenance
+from model.images import inspect, read_image
 from model.labels import Modality
 from model.naming import modality_token
 
@@ -51,12 +51,12 @@ def score_pairs(pairs: Sequence[Pair], focus: FocusTable, workers: int) -> Itera
 def score_pair(pair: Pair, focus: Focus | None) -> Result:
     """Score one prediction. Raises `UserError` if a file is unreadable or the shapes differ."""
     _require_two_axes(pair)
-    prediction, truth = read_plane(pair.prediction).pixels, read_plane(pair.truth).pixels
+    prediction, truth = read_image(pair.prediction).pixels, read_image(pair.truth).pixels
     try:
         figures = score(prediction, truth, pair.organelle)
     except UserError as error:
         raise UserError(f"{pair.prediction}: {error} Ground truth: {pair.truth}.") from None
-    provenance = read_provenance(pair.prediction)
+    provenance = inspect(pair.prediction).provenance
     return Result(
         pair,
         modality=_modality(pair, focus, provenance),
@@ -72,7 +72,7 @@ def _require_two_axes(pair: Pair) -> None:
         with tifffile.TiffFile(pair.prediction) as tiff:
             shape = tiff.series[0].shape
     except (tifffile.TiffFileError, IndexError, OSError):
-        return  # not readable at all: `read_plane` says so better
+        return  # not readable at all: `read_image` says so better
     if len(shape) != 2:
         raise UserError(f"{pair.prediction}: found an image of shape {shape}, expected two axes (Y, X).")
 
@@ -80,5 +80,5 @@ def _require_two_axes(pair: Pair) -> None:
 def _modality(pair: Pair, focus: Focus | None, provenance: Mapping[str, str]) -> str:
     found: Modality | None = modality_token(pair.key) or (focus.modality if focus else None)
     if found is None and pair.source is not None:
-        found = read_plane(pair.source).modality
+        found = read_image(pair.source).info.modality
     return found or provenance.get("modality", UNKNOWN_MODALITY)

@@ -15,14 +15,13 @@ from torch import Tensor
 from .errors import UserError
 from .files import file_sha256
 from .grand_challenge import Case
-from .images.ome_tiff import Plane, read_plane, read_provenance, write_plane
+from .images import ImageInfo, inspect, read_image, write_plane
 from .labels import Modality, Organelle
 from .naming import modality_token
-from .predictor import NetworkInputs, PixelSize, Predictor
+from .plan import NetworkInputs, Plan
+from .predictor import Predictor
 
 log = logging.getLogger(__name__)
-
-Provenance = dict[Organelle, dict[str, str]]
 
 NOT_COMPARED = {"device"}
 """A GPU's prediction is as good as a CPU's: half a batch may be done on either."""
@@ -49,13 +48,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LoadedCase:
-    """One case as read: what is known of it, what its outputs will say, and its image; None: they are there."""
+    """One case as read: what its file says, what is planned, and what the networks get; None: its outputs are there."""
 
-    shape: tuple[int, int]
-    pixel_size_um: PixelSize | None
-    modality: Modality | None
-    provenance: Provenance
-    image: NetworkInputs | None
+    info: ImageInfo
+    plan: Plan
+    inputs: NetworkInputs | None
 
 
 @dataclass(frozen=True)
@@ -98,17 +95,12 @@ def predict_cases(cases: Sequence[Case], predictor: Predictor, batch_options: Ba
 
 
 def _read(case: Case, predictor: Predictor, batch_options: BatchOptions) -> LoadedCase:
-    plane = read_plane(case.source)
-    modality = _find_modality(case, plane, batch_options)
-    provenance = predictor.provenance(modality, plane.pixel_size_um)
-    sha256 = file_sha256(case.source)
-    for metadata in provenance.values():
-        metadata["input_sha256"] = sha256
-    done = not batch_options.force and all(
-        _is_done(case, organelle, metadata) for organelle, metadata in provenance.items()
-    )
-    image = None if done else predictor.preprocess(plane.pixels, modality, plane.pixel_size_um)
-    return LoadedCase((plane.pixels.shape[0], plane.pixels.shape[1]), plane.pixel_size_um, modality, provenance, image)
+    image = read_image(case.source)
+    modality = _find_modality(case, image.info, batch_options)
+    plan = predictor.plan(modality, image.info.shape, image.info.pixel_size_um)
+    plan = plan.with_provenance(input_sha256=file_sha256(case.source))
+    done = not batch_options.force and all(_is_done(case, organelle, plan) for organelle in Organelle)
+    return LoadedCase(image.info, plan, None if done else predictor.preprocess(image.pixels, plan))
 
 
 def _predict(
@@ -116,28 +108,29 @@ def _predict(
 ) -> tuple[str, Future[None]]:
     """Run the networks on what was read and hand the result to the writer; an error waits in the future."""
     try:
-        read = reading.result()
-        message = f"{read.shape[0]} x {read.shape[1]} px, {read.modality or 'unknown modality'}"
-        if read.image is None:
+        loaded = reading.result()
+        height, width = loaded.info.shape
+        message = f"{height} x {width} px, {loaded.plan.modality or 'unknown modality'}"
+        if loaded.inputs is None:
             return f"{message}, is there already", _finished()
-        if read.modality is None:
+        if loaded.plan.modality is None:
             log.warning(f"{_modality_unknown(case)}, so the unified network predicts all organelles.")
-        if warning := predictor.scale_warning(read.modality, read.pixel_size_um):
+        for warning in (*loaded.info.warnings, *loaded.plan.warnings):
             log.warning(f"{case.title}: {warning}.")
-        outputs = predictor.forward(read.image)
+        outputs = predictor.forward(loaded.inputs)
     except Exception as error:  # whatever is wrong with one image must not cost the others
         return "failed", _finished(error)
-    return message, writer.submit(_write, case, read, outputs)
+    return message, writer.submit(_write, case, loaded, outputs)
 
 
-def _write(case: Case, read: LoadedCase, outputs: Mapping[Organelle, Tensor]) -> None:
-    for organelle, prediction in Predictor.postprocess(read.shape, outputs).items():
+def _write(case: Case, loaded: LoadedCase, outputs: Mapping[Organelle, Tensor]) -> None:
+    for organelle, prediction in Predictor.postprocess(outputs, loaded.plan).items():
         write_plane(
             case.outputs[organelle],
             prediction,
             channel=organelle.label,
-            pixel_size_um=read.pixel_size_um,
-            provenance=read.provenance[organelle],
+            pixel_size_um=loaded.info.pixel_size_um,
+            provenance=loaded.plan.provenance[organelle],
         )
 
 
@@ -150,10 +143,10 @@ def _finished(error: Exception | None = None) -> Future[None]:
     return future
 
 
-def _find_modality(case: Case, plane: Plane, batch_options: BatchOptions) -> Modality | None:
+def _find_modality(case: Case, info: ImageInfo, batch_options: BatchOptions) -> Modality | None:
     """What the file says itself comes first, then its name at upload, then what the user says."""
-    if plane.modality is not None:
-        return plane.modality
+    if info.modality is not None:
+        return info.modality
     if case.original_name and (named := modality_token(case.original_name)):
         return named
     if batch_options.modality is None and batch_options.strict:
@@ -165,11 +158,12 @@ def _modality_unknown(case: Case) -> str:
     return f"{case.title}: nothing tells whether this is BF, PC or DIC"
 
 
-def _is_done(case: Case, organelle: Organelle, metadata: Mapping[str, str]) -> bool:
+def _is_done(case: Case, organelle: Organelle, plan: Plan) -> bool:
     """Whether the output is there, whole, and says of itself what it would say if it were made now."""
-    path = case.outputs[organelle]
     try:
-        recorded = read_provenance(path)
+        recorded = inspect(case.outputs[organelle]).provenance
     except UserError:  # absent or no image of ours: to be made
         return False
-    return all(recorded.get(key) == value for key, value in metadata.items() if key not in NOT_COMPARED)
+    return all(
+        recorded.get(key) == value for key, value in plan.provenance[organelle].items() if key not in NOT_COMPARED
+    )

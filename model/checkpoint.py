@@ -22,6 +22,7 @@ from .labels import Modality, Organelle
 from .networks.architecture import Architecture
 from .networks.build import Network, build
 from .normalization import InputNormalization, TargetNormalization
+from .preprocessing import Preprocessing
 from .quantization import dequantize, quantize
 
 FORMAT_VERSION = 1
@@ -55,6 +56,11 @@ class CheckpointMetadata:
             raise ValueError(f"labels of {sorted(strange)}, expected only what the network predicts")
         if not self.trained_on.strip():
             raise ValueError("nothing said about what the network was trained on")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is to be done to an image before this network sees it."""
+        return Preprocessing(self.input_normalization, self.pixel_size_um)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""

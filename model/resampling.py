@@ -29,17 +29,3 @@ def resample_image(pixels: NDArray[np.uint16], shape: tuple[int, int]) -> NDArra
     if pixels.shape == tuple(shape):
         return pixels.astype(np.float32)
     return np.clip(resample(pixels.astype(np.float32), shape), 0, 65535)
-
-
-def grid_shape(
-    shape: tuple[int, int], pixel_size_um: tuple[float, float], allowed: tuple[float, float]
-) -> tuple[int, int]:
-    """Shape (Y, X) of the grid whose pixel size (y, x) lies within `allowed` (smallest, largest), all in µm.
-
-    Each axis goes to the nearest allowed size, so an image that is within the range keeps its grid.
-    """
-
-    def length(pixels: int, size: float) -> int:
-        return max(1, round(pixels * size / min(max(size, allowed[0]), allowed[1])))
-
-    return length(shape[0], pixel_size_um[0]), length(shape[1], pixel_size_um[1])

@@ -17,7 +17,7 @@ from model import batch
 from model.batch import BatchOptions, Outcome, predict_cases
 from model.errors import UserError
 from model.grand_challenge import discover
-from model.images.ome_tiff import read_plane, read_provenance
+from model.images import inspect, read_image
 from model.labels import Modality, Organelle
 from model.predictor import Predictor
 from model.settings import InferenceSettings
@@ -116,7 +116,7 @@ def test_the_provenance_says_which_bytes_were_predicted(tmp_path: Path, resource
     image = write_image(tmp_path / "in/a.tiff")
     (outcome,) = go(tmp_path, resources)
     for path in outcome.case.outputs.values():
-        assert read_provenance(path)["input_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+        assert inspect(path).provenance["input_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
 
 
 def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
@@ -170,7 +170,7 @@ def test_a_batch_killed_at_any_moment_leaves_whole_files_and_goes_on(
     written = list((tmp_path / "out").rglob("*.tiff"))
     assert len(written) >= 6
     for path in written:
-        assert read_plane(path).pixels.shape == (40, 33)
+        assert read_image(path).pixels.shape == (40, 33)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "is there already" in done.stdout

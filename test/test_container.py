@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from test_inference import write_image
 
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Organelle
 
 pytestmark = pytest.mark.container
@@ -206,7 +206,7 @@ def test_killed_or_stopped_it_leaves_whole_files_and_goes_on(dish: Dish, order: 
         subprocess.run(["docker", "rm", "--force", container], capture_output=True)
     for path in dish.written():
         if path.suffix == ".tiff":
-            assert read_plane(path).pixels.shape == (40, 33)
+            assert read_image(path).pixels.shape == (40, 33)
     done = dish.run()
     assert (done.returncode, done.stderr) == (0, "")
     assert "is there already" in done.stdout

@@ -22,7 +22,7 @@ from evaluation.metrics import score
 from evaluation.pairing import find_pairs, natural
 from evaluation.report import PICTURE_SIDE, format_figure, picture
 from model.errors import UserError
-from model.images.ome_tiff import write_plane
+from model.images import write_plane
 from model.labels import Organelle
 
 SIDE = 48

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 import inference
-from model.images.ome_tiff import read_plane, read_provenance, write_plane
+from model.images import inspect, read_image, write_plane
 from model.labels import Organelle
 from model.predictor import Predictor
 
@@ -53,9 +53,9 @@ def test_a_folder_of_images(tmp_path: Path, resources: Path, capsys: pytest.Capt
     assert sum(bool(re.match(r"\[[12]/2\] .* 40 x 33 px, (BF|DIC), \d+\.\d s", line)) for line in run.stdout) == 2
     assert re.match(r"2 of 2 images predicted in \d+\.\d s, in .*out", run.stdout[-1])
     actin = tmp_path / "out/images/actin-fluorescence-ome-tiff/b with blanks µ.tiff"
-    assert read_plane(actin).pixels.shape == (40, 33)
-    assert read_plane(actin).pixel_size_um == pytest.approx((0.1, 0.1))
-    assert read_provenance(actin)["checkpoint"] == "unified"
+    assert read_image(actin).pixels.shape == (40, 33)
+    assert read_image(actin).info.pixel_size_um == pytest.approx((0.1, 0.1))
+    assert inspect(actin).provenance["checkpoint"] == "unified"
     assert tifffile.imread(actin).dtype == np.uint16
 
 
@@ -65,7 +65,7 @@ def test_presets_and_what_overrides_them(tmp_path: Path, resources: Path, capsys
     made = {}
     for options in ("--preset paper", "--preset fast", "--preset fast --rotations 1 --overlap 0.5", "--precision fp16"):
         assert inference.run([*given, "--device", "cpu", *options.split()]) == 0
-        origin = read_provenance(tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.tiff")
+        origin = inspect(tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.tiff").provenance
         made[options] = tuple(origin[key] for key in ("window", "overlap", "rotations"))
     assert made == {
         "--preset paper": ("32", "0.8", "4"),
@@ -124,7 +124,7 @@ def test_an_unknown_modality_goes_to_the_unified_network_with_a_warning(
     warning = "a.tiff: nothing tells whether this is BF, PC or DIC, so the unified network predicts all organelles."
     assert run.stderr == [warning]
     for folder in FOLDERS:
-        assert read_provenance(tmp_path / "out/images" / folder / "a.tiff")["checkpoint"] == "unified"
+        assert inspect(tmp_path / "out/images" / folder / "a.tiff").provenance["checkpoint"] == "unified"
 
 
 def test_strict_makes_it_an_error(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import UserError
-from model.images.ome_tiff import read_plane, read_provenance
+from model.images import inspect, read_image
 from model.labels import Modality
 
 PIXELS = np.random.default_rng(0).integers(0, 65536, (70, 131)).astype(np.uint16)
@@ -23,7 +23,7 @@ REAL = Path(__file__).parents[1] / ".." / "shared" / "real"
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        read_plane(path)
+        read_image(path)
     message = str(caught.value)
     assert str(path) in message and "\n" not in message and message.endswith(".")
     return message
@@ -55,7 +55,7 @@ def write_with_xml(path: Path, xml: str | bytes) -> Path:
 def test_every_usual_kind_of_tiff_is_read_exactly(tmp_path, compression, byteorder, bigtiff, layout):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS, compression=compression, byteorder=byteorder, bigtiff=bigtiff, **layout)
-    plane = read_plane(path)
+    plane = read_image(path)
     assert plane.pixels.dtype == np.uint16 and plane.pixels.dtype.isnative
     np.testing.assert_array_equal(plane.pixels, PIXELS)
 
@@ -72,17 +72,17 @@ def test_singleton_axes_and_metadata(tmp_path, axes):
         "Channel": {"Name": "DIC"},
     }
     tifffile.imwrite(path, PIXELS.reshape((1,) * (len(axes) - 2) + PIXELS.shape), metadata=metadata)
-    plane = read_plane(path)
+    plane = read_image(path)
     np.testing.assert_array_equal(plane.pixels, PIXELS)
-    assert plane.pixel_size_um == (0.07, 0.065)
-    assert plane.channel == "DIC"
-    assert plane.modality is Modality.DIC  # the channel outweighs the file's name
+    assert plane.info.pixel_size_um == (0.07, 0.065)
+    assert plane.info.channel == "DIC"
+    assert plane.info.modality is Modality.DIC  # the channel outweighs the file's name
 
 
 def test_uint8_is_stretched_to_the_whole_range(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.array([[0, 1], [128, 255]], np.uint8))
-    np.testing.assert_array_equal(read_plane(path).pixels, [[0, 257], [32896, 65535]])
+    np.testing.assert_array_equal(read_image(path).pixels, [[0, 257], [32896, 65535]])
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,15 @@ def test_uint8_is_stretched_to_the_whole_range(tmp_path):
 )
 def test_the_contrast_method_stands_in_for_a_channel_name(tmp_path, contrast, modality):
     xml = ome_xml().replace('Name="BF"', f'Name="camera 1" ContrastMethod="{contrast}"')
-    plane = read_plane(write_with_xml(tmp_path / "a.tif", xml))
-    assert plane.modality is modality and plane.channel == "camera 1"
+    plane = read_image(write_with_xml(tmp_path / "a.tif", xml))
+    assert plane.info.modality is modality and plane.info.channel == "camera 1"
 
 
 def test_the_file_name_stands_in_for_both(tmp_path):
     (folder := tmp_path / "x_BF_x").mkdir()
     xml = ome_xml().replace(' Name="BF"', "")
-    assert read_plane(write_with_xml(folder / "a_PC_z0.tif", xml)).modality is Modality.PC
-    assert read_plane(write_with_xml(folder / "a.tif", xml)).modality is None
+    assert read_image(write_with_xml(folder / "a_PC_z0.tif", xml)).info.modality is Modality.PC
+    assert read_image(write_with_xml(folder / "a.tif", xml)).info.modality is None
 
 
 @pytest.mark.parametrize(
@@ -119,22 +119,22 @@ def test_the_file_name_stands_in_for_both(tmp_path):
 )
 def test_pixel_sizes_of_all_sorts(tmp_path, old, new, size):
     assert old in ome_xml()
-    plane = read_plane(write_with_xml(tmp_path / "a.tif", ome_xml().replace(old, new)))
-    assert plane.pixel_size_um == size
-    assert plane.modality is Modality.BF  # whatever the pixel size, the channel is not lost
+    plane = read_image(write_with_xml(tmp_path / "a.tif", ome_xml().replace(old, new)))
+    assert plane.info.pixel_size_um == size
+    assert plane.info.modality is Modality.BF  # whatever the pixel size, the channel is not lost
 
 
 def test_a_micro_sign_in_latin_1_is_read(tmp_path):
-    assert read_plane(write_with_xml(tmp_path / "a.tif", ome_xml().encode("latin-1"))).pixel_size_um == (0.2, 0.1)
+    assert read_image(write_with_xml(tmp_path / "a.tif", ome_xml().encode("latin-1"))).info.pixel_size_um == (0.2, 0.1)
 
 
 @pytest.mark.parametrize("xml", [ome_xml()[:-20], ome_xml().replace("</Image>", ""), "<OME>", "<OME/>"])
 def test_broken_xml_costs_the_metadata_but_not_the_pixels(tmp_path, caplog, xml):
     with caplog.at_level(logging.WARNING):
-        plane = read_plane(write_with_xml(tmp_path / "a_BF_z0.tif", xml))
+        plane = read_image(write_with_xml(tmp_path / "a_BF_z0.tif", xml))
     np.testing.assert_array_equal(plane.pixels, PIXELS)
-    assert plane.pixel_size_um is None and plane.channel is None
-    assert plane.modality is Modality.BF
+    assert plane.info.pixel_size_um is None and plane.info.channel is None
+    assert plane.info.modality is Modality.BF
     assert "a_BF_z0.tif" in caplog.text
 
 
@@ -156,14 +156,14 @@ def test_xml_that_defines_entities_is_refused(tmp_path):
 def test_resolution_tags_count_where_there_is_no_ome_xml(tmp_path, resolution, unit, size):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS, resolution=resolution, resolutionunit=unit)
-    found = read_plane(path).pixel_size_um
+    found = read_image(path).info.pixel_size_um
     assert found == (size and pytest.approx(size, rel=1e-6))
 
 
 def test_imagej_says_its_unit_elsewhere(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS, imagej=True, resolution=(10, 5), metadata={"unit": "um"})
-    assert read_plane(path).pixel_size_um == (0.2, 0.1)
+    assert read_image(path).info.pixel_size_um == (0.2, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_a_file_that_lost_its_ome_xml_at_the_end_is_refused(tmp_path, options):
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, PIXELS, ome=True, metadata={"axes": "YX", "Channel": {"Name": "BF"}}, **options)
     whole = path.read_bytes()
-    assert whole.rstrip(b"\0").endswith(b"</OME>") and read_plane(path).channel == "BF"
+    assert whole.rstrip(b"\0").endswith(b"</OME>") and read_image(path).info.channel == "BF"
     for lost in (len(whole) - len(whole.rstrip(b"\0")) + 1, 100, 400):
         path.write_bytes(whole[:-lost])
         assert "truncated" in refusal(path)
         with pytest.raises(UserError, match="truncated"):
-            read_provenance(path)
+            inspect(path)
 
 
 def test_damaged_pixels_are_refused(tmp_path):
@@ -263,7 +263,7 @@ def test_a_damaged_header_gives_a_plane_or_a_sentence_and_nothing_else(tmp_path_
         content[position] = value
     path.write_bytes(content)
     try:
-        assert read_plane(path).pixels.ndim == 2
+        assert read_image(path).pixels.ndim == 2
     except UserError as error:
         assert "\n" not in str(error)
 
@@ -272,8 +272,8 @@ def test_a_plane_without_ome_xml_does_not_wait_for_ome_types(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PIXELS)
     code = (
-        "import sys; from pathlib import Path; from model.images.ome_tiff import read_plane; "
-        f"read_plane(Path({str(path)!r})); "
+        "import sys; from pathlib import Path; from model.images import read_image; "
+        f"read_image(Path({str(path)!r})); "
         "sys.exit('ome_types' in sys.modules or 'SimpleITK' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
@@ -294,10 +294,10 @@ def write_mha(path: Path, array: np.ndarray, *, compressed: bool = False, colour
 def test_mha_is_read_with_its_spacing_in_millimetres(tmp_path, compressed, shape):
     path = tmp_path / "x_DIC_z0.mha"
     write_mha(path, PIXELS.reshape(shape), compressed=compressed)
-    plane = read_plane(path)
+    plane = read_image(path)
     np.testing.assert_array_equal(plane.pixels, PIXELS)
-    assert plane.pixel_size_um == (0.07, 0.065)
-    assert plane.modality is Modality.DIC and plane.channel is None
+    assert plane.info.pixel_size_um == (0.07, 0.065)
+    assert plane.info.modality is Modality.DIC and plane.info.channel is None
 
 
 def test_mha_that_is_no_whole_plane_is_refused(tmp_path):
@@ -323,5 +323,5 @@ def test_mha_that_is_no_whole_plane_is_refused(tmp_path):
 @pytest.mark.parametrize(("study", "size"), [("Study_101", (0.3112, 0.3112)), ("Study_102", None)])
 def test_real_images_are_read(study, size):
     path = sorted((REAL / study).glob("image_*_z*.ome.tiff"))[0]
-    plane = read_plane(path)
-    assert plane.pixel_size_um == size and plane.modality is not None and plane.pixels.std() > 0
+    plane = read_image(path)
+    assert plane.info.pixel_size_um == size and plane.info.modality is not None and plane.pixels.std() > 0

@@ -8,7 +8,8 @@ from PIL import Image
 from test_ome import PIXELS
 
 from model.errors import UserError
-from model.images.ome_tiff import FALLBACK_PIXEL_SIZE_UM, FALLBACK_PROVENANCE, read_plane, read_provenance, write_plane
+from model.images import inspect, read_image, write_plane
+from model.images.ome_writer import FALLBACK_PIXEL_SIZE_UM, FALLBACK_PROVENANCE
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (128, 128), (300, 257)])
@@ -18,13 +19,13 @@ def test_what_is_written_is_read_back(tmp_path, shape, size):
     path = tmp_path / "new" / "a.tiff"
     provenance = {"checkpoint": 'pix2pix-bf <&> µ "quoted"', "trained on": "simulated cells", "odd": "{}\x00"}
     write_plane(path, pixels, channel="Mitochondria", pixel_size_um=size, provenance=provenance)
-    plane = read_plane(path)
+    plane = read_image(path)
     np.testing.assert_array_equal(plane.pixels, pixels)
-    assert plane.pixel_size_um == size and plane.channel == "Mitochondria" and plane.modality is None
+    assert plane.info.pixel_size_um == size and plane.info.channel == "Mitochondria" and plane.info.modality is None
     expected = {**provenance, "odd": "{}\ufffd"}
     if size is None:
         expected |= dict([FALLBACK_PROVENANCE])
-    assert read_provenance(path) == expected
+    assert inspect(path).provenance == expected
     assert [child.name for child in path.parent.iterdir()] == ["a.tiff"]
 
 
@@ -45,7 +46,7 @@ def test_the_file_is_as_the_platform_and_other_readers_want_it(tmp_path):
     assert (pixels.size_x, pixels.size_y, pixels.channels[0].name) == (131, 70, "Nucleus")
     with Image.open(path) as other_reader:  # libtiff
         np.testing.assert_array_equal(np.asarray(other_reader), PIXELS)
-    assert read_provenance(path) == {}
+    assert inspect(path).provenance == {}
 
 
 def test_an_unknown_pixel_size_stays_unknown(tmp_path):
@@ -54,7 +55,7 @@ def test_an_unknown_pixel_size_stays_unknown(tmp_path):
     with tifffile.TiffFile(path) as tif:
         assert tif.pages[0].get_resolution("MICROMETER") == pytest.approx((1 / FALLBACK_PIXEL_SIZE_UM,) * 2)
         assert "PhysicalSize" not in tif.ome_metadata
-    assert read_plane(path).pixel_size_um is None
+    assert read_image(path).info.pixel_size_um is None
 
 
 def test_the_same_plane_gives_the_same_bytes(tmp_path):
@@ -107,6 +108,6 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
 
 def test_provenance_of_foreign_files_is_empty_and_of_no_file_an_error(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", PIXELS)
-    assert read_provenance(tmp_path / "a.tif") == {}
+    assert inspect(tmp_path / "a.tif").provenance == {}
     with pytest.raises(UserError):
-        read_provenance(tmp_path / "missing.tif")
+        inspect(tmp_path / "missing.tif")

@@ -14,7 +14,7 @@ from panimg.image_builders.metaio_mhd_mha import image_builder_mhd
 from panimg.image_builders.tiff import image_builder_tiff
 
 import inference
-from model.images.ome_tiff import write_plane
+from model.images import write_plane
 from model.labels import Organelle
 
 PIXELS = np.random.default_rng(0).integers(0, 65536, (70, 131)).astype(np.uint16)

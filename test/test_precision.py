@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Modality, Organelle
 from model.networks.architecture import Architecture
 from model.networks.build import build
@@ -26,12 +26,12 @@ def psnr_db(found: NDArray[np.uint16], expected: NDArray[np.uint16]) -> float:
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP16])
 @pytest.mark.parametrize("modality", [Modality.BF, Modality.DIC])  # DIC asks both kinds of network
 def test_shipped_networks_predict_the_same_in_16_bit(precision: Precision, modality: Modality) -> None:
-    planes = map(read_plane, sorted((ROOT / "test/input").rglob("*_z0.ome.tiff")))
-    plane = next(plane for plane in planes if plane.modality == modality)
+    planes = map(read_image, sorted((ROOT / "test/input").rglob("*_z0.ome.tiff")))
+    plane = next(plane for plane in planes if plane.info.modality == modality)
     images = []
     for settings in (InferenceSettings(rotations=1, precision=p) for p in (precision, Precision.FP32)):
         with Predictor.open(ROOT / "resources", device="cpu", settings=settings) as predictor:
-            images.append(predictor.predict(plane.pixels, modality, pixel_size_um=plane.pixel_size_um))
+            images.append(predictor.predict(plane.pixels, modality, pixel_size_um=plane.info.pixel_size_um))
     for organelle in Organelle:
         found, expected = (image[organelle] for image in images)
         assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9999

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import model.predictor
+import model.preprocessing
 from model.checkpoint import read_metadata
 from model.errors import UserError
 from model.labels import Modality, Organelle
@@ -135,7 +136,7 @@ def test_whole_image_is_one_window_until_it_is_too_large(
         image = random_image(50, 64)
         assert np.abs(predictor.predict(image, Modality.BF)[N].astype(int) - image).max() <= 1
         predictor.predict(random_image(64, 130), Modality.BF)
-        assert predictor.provenance(Modality.BF, None)[N]["window"] == "64"
+        assert predictor.plan(Modality.BF, (8, 8), None).provenance[N]["window"] == "64"
     assert [x.shape for x in identity.inputs] == [(1, 1, 64, 64), (3, 1, 64, 64)]
 
 
@@ -143,13 +144,13 @@ def test_checkpoints_of_one_scaling_and_grid_share_the_input(
     resources: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[InputNormalization] = []
-    original = model.predictor.normalize_input
+    original = model.preprocessing.normalize_input
 
     def spy(image: np.ndarray, scaling: InputNormalization) -> np.ndarray:
         calls.append(scaling)
         return original(image, scaling)
 
-    monkeypatch.setattr(model.predictor, "normalize_input", spy)
+    monkeypatch.setattr(model.preprocessing, "normalize_input", spy)
     flatfield = replace(TINY_METADATA, architecture=UNIFIED, input_normalization=InputNormalization.FLATFIELD)
     for folder in (resources, write_resources(tmp_path, {"unified": flatfield})):
         with Predictor.open(folder, device="cpu") as predictor:
@@ -163,17 +164,17 @@ def test_networks_are_shown_pixel_sizes_they_learned(resources: Path, identity: 
         same = predictor.predict(image, Modality.BF, pixel_size_um=(0.32, 0.03))
         assert len(identity.inputs[0]) == 3  # 80 x 12 px, in windows of 32
         assert np.abs(same[N].astype(int) - image).max() < 1500  # it came back, smoothed at most
-        assert "0.16 x 0.06 µm" in predictor.provenance(Modality.BF, (0.32, 0.03))[N]["rescaling"]
+        assert "0.16 x 0.06 µm" in predictor.plan(Modality.BF, (8, 8), (0.32, 0.03)).provenance[N]["rescaling"]
         predictor.predict(image, Modality.BF, pixel_size_um=(0.1, 0.1))
         assert len(identity.inputs[1]) == 2  # 40 x 24 px, as it is
-        assert predictor.scale_warning(Modality.BF, (0.1, 0.1)) is None
+        assert predictor.plan(Modality.BF, (8, 8), (0.1, 0.1)).warnings == ()
     with Predictor.open(
         resources, device="cpu", rescale=False, settings=InferenceSettings(rotations=1, overlap=0)
     ) as predictor:
         predictor.predict(image, Modality.BF, pixel_size_um=(0.32, 0.03))
         assert len(identity.inputs[2]) == 2
-        assert predictor.provenance(Modality.BF, (0.32, 0.03))[N]["rescaling"] == "switched off"
-        assert predictor.scale_warning(Modality.BF, None) is None
+        assert predictor.plan(Modality.BF, (8, 8), (0.32, 0.03)).provenance[N]["rescaling"] == "switched off"
+        assert predictor.plan(Modality.BF, (8, 8), None).warnings == ()
 
 
 @pytest.mark.parametrize("pixel_size_um", [None, (1.0, 1.0), (0.1, 1e-4)])
@@ -183,9 +184,9 @@ def test_a_doubtful_pixel_size_is_said_and_not_followed(
     image = random_image(40, 24)
     with Predictor.open(resources, device="cpu") as predictor:
         organelles = predictor.predict(image, Modality.BF, pixel_size_um=pixel_size_um)
-        warning = predictor.scale_warning(Modality.BF, pixel_size_um)
+        (warning,) = predictor.plan(Modality.BF, (8, 8), pixel_size_um).warnings
         assert warning is not None and "taken as it is (learned: 0.06 to 0.16 µm)" in warning
-        assert predictor.provenance(Modality.BF, pixel_size_um)[N]["rescaling"] == warning
+        assert predictor.plan(Modality.BF, (8, 8), pixel_size_um).provenance[N]["rescaling"] == warning
     assert np.abs(organelles[N].astype(int) - image).max() <= 1
 
 
@@ -211,7 +212,7 @@ def test_provenance_names_what_made_each_organelle(resources: Path) -> None:
     with Predictor.open(
         resources, device="cpu", settings=InferenceSettings(0.25, 2, precision=Precision.FP32)
     ) as predictor:
-        origin = predictor.provenance(Modality.DIC, (0.1, 0.1))
+        origin = predictor.plan(Modality.DIC, (8, 8), (0.1, 0.1)).provenance
     assert origin[A]["checkpoint"] == "unified"
     assert origin[N]["checkpoint"] == "pix2pix-dic"
     assert len(origin[A]["checkpoint_sha256"]) == 64

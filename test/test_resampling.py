@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.resampling import grid_shape, resample
+from model.resampling import resample
 
 SIDE = st.integers(1, 60)
 
@@ -55,17 +55,3 @@ def test_structures_stay_in_place(shape):
 def test_there_and_back_keeps_a_smooth_image():
     image = smooth((97, 71))
     assert np.abs(resample(resample(image, (58, 120)), (97, 71)) - image).max() < 0.03
-
-
-@pytest.mark.parametrize(
-    ("pixel_size_um", "expected"),
-    [
-        ((0.1, 0.1), (100, 200)),
-        ((0.05, 0.16), (100, 200)),
-        ((0.025, 0.1), (50, 200)),
-        ((0.1, 0.32), (100, 400)),
-        ((1e-6, 1e-6), (1, 1)),
-    ],
-)
-def test_grid_brings_each_axis_into_the_allowed_range(pixel_size_um, expected):
-    assert grid_shape((100, 200), pixel_size_um, (0.05, 0.16)) == expected

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.metrics import pcc
 from model import checkpoint
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 from model.predictor import Predictor
@@ -45,19 +45,19 @@ def test_checkpoints_are_small_and_honest() -> None:
 
 
 def test_inputs_of_all_modalities_are_there() -> None:
-    assert {read_plane(path).modality for path in inputs()} == set(Modality)
+    assert {read_image(path).info.modality for path in inputs()} == set(Modality)
 
 
 @pytest.mark.parametrize("path", inputs(), ids=lambda path: path.name)
 def test_organelles_are_seen_in_the_shipped_inputs(path: Path) -> None:
     name = parse(path.name)
     assert isinstance(name, InputName)
-    plane = read_plane(path)
+    plane = read_image(path)
     with Predictor.open(RESOURCES, device="cpu", settings=InferenceSettings(rotations=1)) as predictor:
-        predictions = predictor.predict(plane.pixels, plane.modality, pixel_size_um=plane.pixel_size_um)
+        predictions = predictor.predict(plane.pixels, plane.info.modality, pixel_size_um=plane.info.pixel_size_um)
     found = {}
     for organelle, prediction in predictions.items():
-        truth = read_plane(path.with_name(TargetName(name.image, organelle).filename)).pixels
+        truth = read_image(path.with_name(TargetName(name.image, organelle).filename)).pixels
         found[organelle] = pcc(prediction.astype(np.float64), truth.astype(np.float64))
     # A blank, shuffled or mis-routed prediction is near 0; what good ones reach stands in the docs.
     assert np.mean(list(found.values())) > 0.4, found

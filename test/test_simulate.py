@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 import simulate
-from model.images.ome_tiff import read_plane, read_provenance
+from model.images import inspect, read_image
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 from simulation.study import CHALLENGE_LABELS, draw_foci
@@ -90,17 +90,17 @@ def test_the_best_z_is_that_of_the_drawn_foci(tmp_path: Path, monkeypatch: pytes
 def test_metadata_states_pixel_size_channel_and_that_it_is_simulated(data: Path) -> None:
     sizes = set()
     for path in data.rglob("*.tiff"):
-        plane, name = read_plane(path), parse(path.name)
+        plane, name = read_image(path), parse(path.name)
         assert plane.pixels.shape == (24, 24)
-        assert plane.pixel_size_um is not None
-        assert 0.06 <= plane.pixel_size_um[0] == plane.pixel_size_um[1] <= 0.16
-        sizes.add((path.parent, plane.pixel_size_um))
+        assert plane.info.pixel_size_um is not None
+        assert 0.06 <= plane.info.pixel_size_um[0] == plane.info.pixel_size_um[1] <= 0.16
+        sizes.add((path.parent, plane.info.pixel_size_um))
         if isinstance(name, InputName):
-            assert plane.channel == plane.modality == name.modality
+            assert plane.info.channel == plane.info.modality == name.modality
         else:
             assert isinstance(name, TargetName)
-            assert plane.channel == name.organelle.label
-        provenance = read_provenance(path)
+            assert plane.info.channel == name.organelle.label
+        provenance = inspect(path).provenance
         assert provenance["origin"] == "simulated cells"
         assert provenance["seed"] == "7"
     assert len(sizes) == 6, "one pixel size a study"
@@ -154,7 +154,7 @@ def test_low_magnification_has_coarse_pixels(tmp_path: Path) -> None:
     assert run(tmp_path / "low", "--setting", "low", "--fields", "1", "--modalities", "PC", "PC") == 0
     files = sorted((tmp_path / "low").rglob("*.tiff"))
     assert len(files) == 2 + 4, "a modality named twice is rendered once"
-    pixel_size = read_plane(files[0]).pixel_size_um
+    pixel_size = read_image(files[0]).info.pixel_size_um
     assert pixel_size is not None
     assert 0.25 <= pixel_size[0] <= 0.35
 

@@ -15,7 +15,7 @@ import torch
 import train
 from model import checkpoint
 from model.errors import UserError
-from model.images.ome_tiff import write_plane
+from model.images import write_plane
 from model.labels import Modality, Organelle
 from training.config import Schedule
 from training.index import Index, scan

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from model.errors import UserError
-from model.images.ome_tiff import read_plane
+from model.images import read_image
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 
@@ -226,7 +226,7 @@ def _header(path: Path) -> tuple[int, int] | str:
     """(Y, X) of the one plane in a file, or what is wrong with it."""
     try:
         if path.suffix.lower() == ".mha":
-            height, width = read_plane(path).pixels.shape
+            height, width = read_image(path).pixels.shape
             return height, width
         size = path.stat().st_size
         with tifffile.TiffFile(path) as tiff:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from model.images.ome_tiff import read_plane
+import model.preprocessing
+from model.images import inspect, read_image
 from model.labels import Organelle
-from model.normalization import InputNormalization, TargetNormalization, normalize_input, normalize_target
-from model.resampling import grid_shape, resample_image
+from model.normalization import InputNormalization, TargetNormalization, normalize_target
+from model.resampling import resample_image
 from training.index import Field
 
 
@@ -29,12 +30,9 @@ class Preprocessing:
 
     def input(self, path: Path) -> np.ndarray:
         """Read one transmitted-light plane: (Y, X) float32 on the network's grid."""
-        plane = read_plane(path)
-        shape = plane.pixels.shape
-        if self.pixel_size_um is not None and plane.pixel_size_um is not None:
-            shape = grid_shape((shape[0], shape[1]), plane.pixel_size_um, self.pixel_size_um)
-        # Scaling comes after resampling: the width of the background filter is in pixels of the network's grid.
-        return normalize_input(resample_image(plane.pixels, (shape[0], shape[1])), self.input_normalization)
+        image = read_image(path)
+        preprocessing = model.preprocessing.Preprocessing(self.input_normalization, self.pixel_size_um)
+        return preprocessing.input(image.pixels, preprocessing.grid(image.info.shape, image.info.pixel_size_um))
 
     def target(self, path: Path, shape: tuple[int, int], *, unclipped: bool = False) -> np.ndarray:
         """Read one target: (Y, X) float32 in [-1, 1] on the grid ``shape`` of its input.
@@ -42,12 +40,12 @@ class Preprocessing:
         ``unclipped`` scales linearly whatever the recipe says: the truth for metrics, which ignore affine changes.
         """
         scaling = TargetNormalization.LINEAR if unclipped else self.target_normalization
-        return normalize_target(resample_image(read_plane(path).pixels, shape), scaling)
+        return normalize_target(resample_image(read_image(path).pixels, shape), scaling)
 
 
 def pixel_size_range(fields: tuple[Field, ...]) -> tuple[float, float] | None:
     """Smallest and largest pixel size (µm, either axis) over one plane of each field; None where none states one."""
-    sizes = [read_plane(next(iter(f.planes.values()))).pixel_size_um for f in fields]
+    sizes = [inspect(next(iter(f.planes.values()))).pixel_size_um for f in fields]
     stated = [side for size in sizes if size is not None for side in size]
     return (min(stated), max(stated)) if stated else None
 

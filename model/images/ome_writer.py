@@ -1,10 +1,9 @@
-"""OME-TIFF (and .mha) in, OME-TIFF out: one 2-D plane of uint16 a file."""
+"""Write one 2-D plane of uint16 as an OME-TIFF."""
 
 import hashlib
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,9 @@ import tifffile
 
 from .. import __version__
 from ..files import atomic_write
-from ..labels import Modality
-from ..naming import modality_token
 from .ome_xml import (
     PROVENANCE_NAMESPACE,
-    OmeMetadata,
-    looks_like_ome,
-    read_map_annotation,
-    read_ome_metadata,
 )
-from .tiff import read_description, read_tiff
 
 TILE_PX = 128
 # Without a resolution tag the platform's importer refuses a TIFF, so a plane of unknown pixel size gets this
@@ -32,48 +24,6 @@ FALLBACK_PROVENANCE = (
     "pixel size in the TIFF tags",
     f"unknown in the input; {FALLBACK_PIXEL_SIZE_UM} µm stands in for it",
 )
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One plane as read: (Y, X) uint16, pixel size as (y, x) in µm, contrast and channel name if told."""
-
-    pixels: np.ndarray[Any, np.dtype[np.uint16]]
-    pixel_size_um: tuple[float, float] | None
-    modality: Modality | None
-    channel: str | None
-
-
-def read_plane(path: Path) -> Plane:
-    """Read one plane from a TIFF, OME-TIFF or .mha file.
-
-    uint16 is taken as it is, uint8 is stretched (x257) to the same range. The modality comes from
-    Channel@Name, else Channel@ContrastMethod, else the token in the file's name; None where nothing tells
-    it. The pixel size comes from the OME-XML; only a file without any is asked for its resolution tags.
-    Raises UserError, one sentence, where the file is not one readable plane of grey values.
-    """
-    if path.suffix.lower() == ".mha":
-        from .mha import read_mha  # SimpleITK is slow to import, and rarely needed
-
-        pixels, pixel_size_um = read_mha(path)
-        metadata = OmeMetadata(pixel_size_um)
-    else:
-        tiff = read_tiff(path)
-        pixels, metadata = tiff.pixels, OmeMetadata(tiff.tag_pixel_size_um)
-        if looks_like_ome(tiff.description):
-            # The tags do not count here: our own outputs have a made-up one where the pixel size is unknown.
-            metadata = read_ome_metadata(tiff.description, str(path))
-    if pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.uint16) * np.uint16(257)
-    pixels = np.ascontiguousarray(pixels, dtype=np.uint16)
-    modality = metadata.modality or modality_token(path.name)
-    return Plane(pixels, metadata.pixel_size_um, modality, metadata.channel)
-
-
-def read_provenance(path: Path) -> dict[str, str]:
-    """Read what write_plane recorded in a file; empty for files of other origin. Raises UserError."""
-    description = read_description(path)
-    return read_map_annotation(description, str(path)) if looks_like_ome(description) else {}
 
 
 def write_plane(

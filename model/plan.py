@@ -1,0 +1,63 @@
+"""What is decided about an image before its pixels are touched: checkpoints, heads, grid, warnings, provenance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .labels import Modality, Organelle
+from .preprocessing import Grid
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checkpoint's part of a plan.
+
+    Attributes
+    ----------
+    checkpoint : str
+        Its name in the routing.
+    heads : mapping of Organelle to Organelle
+        Which head predicts which organelle; one pass through the network serves them all.
+    grid : Grid
+        The grid on which its network sees the image.
+    """
+
+    checkpoint: str
+    heads: Mapping[Organelle, Organelle]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided about an image before its pixels are touched.
+
+    Attributes
+    ----------
+    modality : Modality or None
+    shape : (int, int)
+        Rows and columns of the image and of its predictions.
+    steps : tuple of Step
+    warnings : tuple of str
+        What the user should know about the prediction, one clause each.
+    provenance : mapping of Organelle to (mapping of str to str)
+        What each prediction is made by, as plain text for the output's metadata.
+    """
+
+    modality: Modality | None
+    shape: tuple[int, int]
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+    provenance: Mapping[Organelle, Mapping[str, str]]
+
+    def with_provenance(self, **entries: str) -> "Plan":
+        """The same plan with further entries in the provenance of every organelle."""
+        return replace(self, provenance={organelle: {**made, **entries} for organelle, made in self.provenance.items()})
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """An image as each checkpoint of the plan wants to see it: (1, Y, X) float32 on its grid, by checkpoint."""
+
+    plan: Plan
+    inputs: Mapping[str, Tensor]

@@ -1,0 +1,37 @@
+"""Check, before anything is predicted, that the checkpoints are those that were routed and can do what is asked."""
+
+from .checkpoint import CheckpointMetadata, read_metadata
+from .errors import UserError
+from .files import file_sha256
+from .networks.build import NETWORKS
+from .routing import Routing
+
+
+def read_verified_metadata(routing: Routing) -> dict[str, CheckpointMetadata]:
+    """Read each checkpoint's metadata by name; UserError where a file is not the routed one or lacks a routed head."""
+    checkpoints: dict[str, CheckpointMetadata] = {}
+    for name, file in routing.checkpoints.items():
+        found = file_sha256(file.path)
+        if found != file.sha256:
+            raise UserError(
+                f"{file.path} has SHA-256 {found[:12]}…, but routing.json expects {file.sha256[:12]}…: "
+                "the file is not the one that was routed."
+            )
+        metadata = checkpoints[name] = read_metadata(file.path)
+        stride = NETWORKS[metadata.architecture.network].stride
+        if metadata.window % stride or metadata.window < 2 * stride:
+            raise UserError(
+                f"{file.path} states a window of {metadata.window} px, "
+                f"expected a multiple of {stride} from {2 * stride} on."
+            )
+    for modality, ways in routing.routes.items():
+        for organelle, route in ways.items():
+            path, metadata = routing.checkpoints[route.checkpoint].path, checkpoints[route.checkpoint]
+            where = f"routing.json sends {organelle} of {modality or 'unknown modality'} there"
+            if route.head not in metadata.architecture.organelles:
+                heads = ", ".join(metadata.architecture.organelles)
+                raise UserError(f"{path} has heads for {heads}, expected {route.head} too, as {where}.")
+            if metadata.architecture.dynamic and modality not in metadata.modalities:
+                known = ", ".join(metadata.modalities)
+                raise UserError(f"{path} is dynamic and knows only the modality codes of {known}, but {where}.")
+    return checkpoints
