@@ -100,7 +100,10 @@ def _read(case: Case, predictor: Predictor, batch_options: BatchOptions) -> Load
     plan = predictor.plan(modality, image.info.shape, image.info.pixel_size_um)
     plan = plan.with_provenance(input_sha256=file_sha256(case.source))
     done = not batch_options.force and all(_is_done(case, organelle, plan) for organelle in Organelle)
-    return LoadedCase(image.info, plan, None if done else predictor.preprocess(image.pixels, plan))
+    if done:
+        return LoadedCase(image.info, plan, None)
+    inputs = predictor.preprocess(image.pixels, plan)
+    return LoadedCase(image.info, inputs.plan, inputs)
 
 
 def _predict(
@@ -115,7 +118,7 @@ def _predict(
             return f"{message}, is there already", _finished()
         if loaded.plan.modality is None:
             log.warning(f"{_modality_unknown(case)}, so the unified network predicts all organelles.")
-        for warning in (*loaded.info.warnings, *loaded.plan.warnings):
+        for warning in (*loaded.info.warnings, *loaded.plan.warnings, *loaded.inputs.warnings):
             log.warning(f"{case.title}: {warning}.")
         outputs = predictor.forward(loaded.inputs)
     except Exception as error:  # whatever is wrong with one image must not cost the others

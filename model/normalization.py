@@ -39,17 +39,20 @@ class TargetNormalization(StrEnum):
     PERCENTILE = "percentile"
 
 
-def normalize_input(image: Grey, scaling: InputNormalization) -> NDArray[np.float32]:
+def normalize_input(
+    image: Grey, normalization: InputNormalization, margins: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
     """Scale a plane (Y, X) of 16-bit grey values, uint16 or resampled float32, to float32 (Y, X).
 
     LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). FLATFIELD divides by the image's own wide
     background, subtracts the median and divides by the [2, 98] percentile range, clipped to [-2, 2]; pixels
-    of value zero are the empty margins of registered images, take no part in any of this, and become 0.
+    of the empty `margins` (Y, X) take no part in any of this, and become 0.
     FLATFIELD expects the image on the network's grid, since the background's width is counted in its pixels.
     """
-    if scaling is InputNormalization.LINEAR:
+    if normalization is InputNormalization.LINEAR:
         return _linear(image)
-    return _flatfield(np.asarray(image, dtype=np.float32))
+    seen = np.ones(image.shape, dtype=np.bool_) if margins is None else ~margins
+    return _flatfield(np.asarray(image, dtype=np.float32), seen)
 
 
 def normalize_target(image: Grey, scaling: TargetNormalization) -> NDArray[np.float32]:
@@ -84,12 +87,12 @@ def _linear(image: Grey) -> NDArray[np.float32]:
     return np.asarray(image, dtype=np.float32) / np.float32(UINT16_MAX / 2) - np.float32(1)
 
 
-def _flatfield(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    seen = image > 0
-    if not seen.any():
+def _flatfield(image: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    if not seen.any() or image.max() <= 0:
         return np.zeros(image.shape, dtype=np.float32)
     scaled = np.zeros(image.shape, dtype=np.float32)
-    relative = image[seen] / _background(image, seen)[seen]
+    background = _background(image, seen)[seen]
+    relative = image[seen] / np.maximum(background, np.finfo(np.float32).tiny)
     low, middle, high = np.percentile(relative, (2.0, 50.0, 98.0))
     scaled[seen] = (relative - np.float32(middle)) / np.float32(max(high - low, SMALLEST_CONTRAST))
     return np.clip(scaled, -FLATFIELD_CLIP, FLATFIELD_CLIP)

@@ -57,7 +57,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """An image as each checkpoint of the plan wants to see it: (1, Y, X) float32 on its grid, by checkpoint."""
+    """An image as the networks of a plan get it.
+
+    Attributes
+    ----------
+    plan : Plan
+    inputs : mapping of str to Tensor
+        By checkpoint, (1, Y, X) float32 on its grid; empty where the image shows nothing to predict from.
+    warnings : tuple of str
+        What the pixels themselves give to be warned of, one clause each.
+    """
 
     plan: Plan
     inputs: Mapping[str, Tensor]
+    warnings: tuple[str, ...] = ()

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from . import __version__
 from .checkpoint import CheckpointMetadata, load
+from .contrast import missing_contrast
 from .devices import find_device
 from .labels import Modality, Organelle
+from .margins import find_margins
 from .networks.build import NETWORKS, Network
 from .networks.dynamic_convolution import modality_code
 from .normalization import to_uint16
@@ -39,6 +41,7 @@ TILE_BATCH = 4
 TILE_BATCH_PX = TILE_BATCH * 512**2
 """A batch holds at most so many pixels: larger windows in fewer tiles cost no more memory, and no more time."""
 INTENSITY = "relative, not quantitative"
+BLANK = -1.0  # what is predicted where there is nothing to predict from: black
 
 
 class Predictor:
@@ -130,15 +133,22 @@ class Predictor:
         return Plan(modality, shape, tuple(steps.values()), tuple(warnings), provenance)
 
     def preprocess(self, pixels: NDArray[np.uint16], plan: Plan) -> NetworkInputs:
-        """Bring a plane (Y, X) of uint16 to the grid and the grey values of each network it is for."""
+        """Bring a plane (Y, X) of uint16 to the grid and the grey values of each network it is for.
+
+        A plane without any contrast gets no network's inputs but a warning: a network would invent structures.
+        """
         _check_image(pixels)
+        margins = find_margins(pixels)
+        if nothing := missing_contrast(pixels, margins):
+            warning = f"{nothing}, so its predictions are left blank"
+            return NetworkInputs(plan.with_provenance(contrast=warning), {}, (warning,))
         made: dict[tuple[Preprocessing, tuple[int, int]], Tensor] = {}
         inputs: dict[str, Tensor] = {}
         for step in plan.steps:
             preprocessing = self._preprocessing(step.checkpoint)
             key = preprocessing, step.grid.shape
             if key not in made:  # checkpoints that were trained alike share their input
-                made[key] = torch.from_numpy(preprocessing.input(pixels, step.grid))[None]
+                made[key] = torch.from_numpy(preprocessing.input(pixels, step.grid, margins))[None]
             inputs[step.checkpoint] = made[key]
         return NetworkInputs(plan, inputs)
 
@@ -146,6 +156,8 @@ class Predictor:
         """Predict each organelle (Y, X) float32 in [-1, 1] on its network's grid, on the CPU."""
         if self._closed:
             raise ValueError("this predictor is closed")
+        if not inputs.inputs:
+            return {organelle: torch.full((1, 1), BLANK) for organelle in Organelle}
         outputs: dict[Organelle, Tensor] = {}
         # TF32 off and no benchmarking: what a GPU computes must be near the CPU's and the same each time.
         with (

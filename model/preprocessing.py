@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .margins import find_margins
 from .normalization import InputNormalization, TargetNormalization, normalize_input, normalize_target
-from .resampling import resample_image
+from .resampling import resample, resample_image
 
 MAX_RESCALING = 6.0
 """A pixel size further than this factor from all that was learned is taken for a wrong entry, not followed:
@@ -96,12 +97,20 @@ class Preprocessing:
         """Choose the grid of an image of `shape` (Y, X) and pixel size (y, x) in µm; see `Grid.choose`."""
         return Grid.choose(shape, pixel_size_um, self.pixel_size_um)
 
-    def input(self, pixels: NDArray[np.uint16], grid: Grid) -> NDArray[np.float32]:
+    def input(
+        self, pixels: NDArray[np.uint16], grid: Grid, margins: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
         """Resample a transmitted-light plane (Y, X) to the grid, then normalize it: float32 of the grid's shape.
 
-        In this order, because the background filter's width is in pixels of the network's grid.
+        In this order, because the background filter's width is in pixels of the network's grid. `margins` is what
+        `find_margins` finds, where it is known already.
         """
-        return normalize_input(resample_image(pixels, grid.shape), self.normalization)
+        margins = find_margins(pixels) if margins is None else margins
+        if margins.any():
+            margins = resample(margins.astype(np.float32), grid.shape) > 0
+        else:
+            margins = np.zeros(grid.shape, dtype=np.bool_)
+        return normalize_input(resample_image(pixels, grid.shape), self.normalization, margins)
 
     @staticmethod
     def target(pixels: NDArray[np.uint16], grid: Grid, normalization: TargetNormalization) -> NDArray[np.float32]:

@@ -6,53 +6,81 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
-from .ome_xml import plausible_pixel_size
+from .units import plausible_pixel_size
 
 _UM_PER_MM = 1000.0
 _MAX_HEADER = 64 * 1024
 
 
-def read_mha(path: Path) -> tuple[np.ndarray[Any, Any], tuple[float, float] | None]:
+PixelSize = tuple[float, float]
+
+
+def inspect_mha(path: Path) -> tuple[tuple[int, int], PixelSize | None]:
+    """Check a file's header without decoding its pixels: shape (Y, X), and the pixel size as `read_mha` gives it.
+
+    Raises UserError where the file is no single plane, or keeps its pixels in another file.
+    """
+    _check_local(path)
+    reader = _checked_reader(path)
+    width, height = reader.GetSize()[:2]
+    return (height, width), _pixel_size(reader)
+
+
+def read_mha(path: Path) -> tuple[NDArray[Any], PixelSize | None]:
     """Read (Y, X) uint8 or uint16 pixels and the pixel size as (y, x) in µm, if plausible; spacing is in mm.
 
     Raises UserError where the file is no readable single plane, or keeps its pixels in another file.
     """
-    packed = _check_header(path)
-    import SimpleITK as sitk  # noqa: N813
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("MetaImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        size, components = reader.GetSize(), reader.GetNumberOfComponents()
-        kind, spacing = reader.GetPixelID(), reader.GetSpacing()
-    except RuntimeError as error:
-        raise UserError(f"{path}: found a damaged .mha header, expected {EXPECTED_PLANE}.") from error
-    planes = int(np.prod(size[2:], dtype=np.int64))
-    if len(size) < 2 or planes != 1:
-        refuse(path, f"{planes} planes")
-    if components != 1:
-        refuse(path, f"{components} samples per pixel")
-    if kind not in (sitk.sitkUInt8, sitk.sitkUInt16):
-        refuse(path, f"pixels of type {sitk.GetPixelIDValueAsString(kind)}")
-    check_claimed_size(path, size[1], size[0], 1 if kind == sitk.sitkUInt8 else 2, of="a plane")
-    claimed = size[0] * size[1] * (1 if kind == sitk.sitkUInt8 else 2)
+    packed = _check_local(path)
+    reader = _checked_reader(path)
+    width, height = reader.GetSize()[:2]
+    claimed = width * height * _bytes_per_pixel(reader)
     if packed is not None and not _unpacks_to(packed, claimed):
         # ITK would fill what is missing with whatever lies in memory.
         refuse(path, "a truncated or damaged .mha")
     try:
-        pixels = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+        pixels = np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
     except RuntimeError as error:
         raise UserError(f"{path}: found a truncated or damaged .mha, expected {EXPECTED_PLANE}.") from error
-    pixel_size_um = plausible_pixel_size((spacing[1] * _UM_PER_MM, spacing[0] * _UM_PER_MM))
-    return pixels.reshape(size[1], size[0]), pixel_size_um
+    return pixels.reshape(height, width), _pixel_size(reader)
 
 
-def _check_header(path: Path) -> bytes | None:
+def _checked_reader(path: Path) -> Any:
+    """SimpleITK's reader with the header read, its claims checked."""
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("MetaImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise UserError(f"{path}: found a damaged .mha header, expected {EXPECTED_PLANE}.") from error
+    size = reader.GetSize()
+    planes = int(np.prod(size[2:], dtype=np.int64))
+    if len(size) < 2 or planes != 1:
+        refuse(path, f"{planes} planes")
+    if reader.GetNumberOfComponents() != 1:
+        refuse(path, f"{reader.GetNumberOfComponents()} samples per pixel")
+    if reader.GetPixelID() not in (SimpleITK.sitkUInt8, SimpleITK.sitkUInt16):
+        refuse(path, f"pixels of type {SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())}")
+    check_claimed_size(path, size[1], size[0], _bytes_per_pixel(reader), of="a plane")
+    return reader
+
+
+def _bytes_per_pixel(reader: Any) -> int:
+    return 1 if reader.GetPixelID() == SimpleITK.sitkUInt8 else 2
+
+
+def _pixel_size(reader: Any) -> PixelSize | None:
+    x_mm, y_mm = reader.GetSpacing()[:2]
+    return plausible_pixel_size((y_mm * _UM_PER_MM, x_mm * _UM_PER_MM))
+
+
+def _check_local(path: Path) -> bytes | None:
     """Refuse what is no MetaImage and what points to other files; return deflated pixels, None for raw ones."""
     check_is_file(path)
     with path.open("rb") as file:

@@ -16,6 +16,7 @@ from .ome_xml import (
     PROVENANCE_NAMESPACE,
 )
 
+SOFTWARE = "in-silico-labelling"
 TILE_PX = 128
 # Without a resolution tag the platform's importer refuses a TIFF, so a plane of unknown pixel size gets this
 # one. Only the tag: the OME-XML then states no size, and the provenance says that the tag is made up.
@@ -51,7 +52,7 @@ def write_plane(
     y_um, x_um = pixel_size_um or (FALLBACK_PIXEL_SIZE_UM, FALLBACK_PIXEL_SIZE_UM)
     metadata: dict[str, Any] = {
         "axes": "YX",
-        "Creator": f"in-silico-labelling {__version__}",
+        "Creator": f"{SOFTWARE} {__version__}",
         "Channel": {"Name": _xml_text(channel)},
     }
     if pixel_size_um is not None:
@@ -71,7 +72,7 @@ def write_plane(
             predictor=True,
             resolution=(1e4 / x_um, 1e4 / y_um),
             resolutionunit="CENTIMETER",
-            software=f"in-silico-labelling {__version__}",
+            software=f"{SOFTWARE} {__version__}",
             metadata=metadata,
         )
 

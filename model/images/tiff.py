@@ -1,11 +1,10 @@
 """The one plane of a TIFF, its header's claims checked before anything is decoded.
 
-Reading goes by the TIFF's pages, not by tifffile's OME series: those follow the XML to other files of a
+Reading goes by the TIFF's directories, not by tifffile's OME series: those follow the XML to other files of a
 data set, and an XML that promises more than the file holds would decide over its pixels.
 """
 
 import logging
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,45 +13,75 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
-from .ome_xml import plausible_pixel_size
+from .tiff_directories import Directory, check_chain, find_plane, stored_axes
+from .units import plausible_pixel_size, um_per_unit
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UM_PER_RESOLUTION_UNIT = {"CENTIMETER": 1e4, "INCH": 25_400.0, "MILLIMETER": 1e3, "MICROMETER": 1.0}
-_IMAGEJ_MICROMETRE = {"micron", "um", "µm", "\\u00B5m"}
+_NO_PREDICTOR, _HORIZONTAL = 1, 2
+_CODECS_WITH_PREDICTOR = {"LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "LZMA"}
+_TOP_LEFT = 1
 
 # What tifffile has to say of damaged files is said by UserError; without this it lands on stderr as well.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
-class TiffPlane:
-    """Pixels (Y, X) uint8 or uint16, ImageDescription, and pixel size (y, x) in µm by the resolution tags."""
+class TiffInfo:
+    """What a TIFF's tags say about its plane.
 
-    pixels: np.ndarray[Any, Any]
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    axes : str
+        Axes as stored: "YX", or more letters where there are axes of length 1.
+    directory, planes : int
+        Number of the plane's directory in the chain from 0 (-1: a SubIFD), and how many the chain has.
+    description : str
+        ImageDescription of the first directory, where OME-XML and ImageJ's text stand.
+    software : str
+    tag_pixel_size_um : (float, float) or None
+        Pixel size (y, x) in µm by the resolution tags and, of ImageJ, its unit.
+    warnings : tuple of str
+    """
+
+    shape: tuple[int, int]
+    axes: str
+    directory: int
+    planes: int
     description: str
+    software: str
     tag_pixel_size_um: tuple[float, float] | None
+    warnings: tuple[str, ...]
 
 
-def read_tiff(path: Path) -> TiffPlane:
-    """Read the only plane of a classic or BigTIFF of either byte order; UserError for anything else."""
+def inspect_tiff(path: Path) -> TiffInfo:
+    """Check the only plane of a classic or BigTIFF without decoding it; UserError for anything else."""
     with _opened(path) as tif:
-        page = _only_page(path, tif)
+        return _info(tif, _checked_plane(path, tif))
+
+
+def read_tiff(path: Path) -> tuple[NDArray[Any], TiffInfo]:
+    """Read the only plane: (Y, X) uint8 or uint16, and what `inspect_tiff` gives; UserError for anything else."""
+    with _opened(path) as tif:
+        directory = _checked_plane(path, tif)
+        page = directory.page
+        if tifffile.COMPRESSION(page.compression).name not in _CODECS_WITH_PREDICTOR:
+            page.predictor = _NO_PREDICTOR  # the tag means nothing there; tifffile would add up each row all the same
         try:
             pixels = page.asarray().reshape(page.imagelength, page.imagewidth)
         except MemoryError as error:
-            raise UserError(f"{path}: memory is short of {page.imagewidth} x {page.imagelength} px.") from error
+            raise UserError(
+                f"{path}: there is not enough memory for {page.imagewidth} x {page.imagelength} px."
+            ) from error
         except Exception as error:  # decoders raise whatever they like on damaged data
             raise UserError(f"{path}: found damaged pixel data, expected {EXPECTED_PLANE}.") from error
-        return TiffPlane(pixels, str(page.description), _tag_pixel_size(tif, page))
-
-
-def read_description(path: Path) -> str:
-    """Return the ImageDescription of the first page, empty if there is none; raises UserError."""
-    with _opened(path) as tif:
-        return str(tif.pages[0].description) if len(tif.pages) else ""  # type: ignore[union-attr,unused-ignore]
+        return pixels, _info(tif, directory)
 
 
 @contextmanager
@@ -63,7 +92,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
             refuse(path, "content that is not TIFF", "a TIFF file")
     try:
         with tifffile.TiffFile(path) as tif:
-            _check_tags(path, tif)
+            check_chain(path, tif)
             yield tif
     except UserError:
         raise
@@ -73,47 +102,49 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
         raise UserError(f"{path}: found a damaged or truncated TIFF, expected {EXPECTED_PLANE}.") from error
 
 
-def _check_tags(path: Path, tif: tifffile.TiffFile) -> None:
-    """Refuse a file whose first directory points beyond its end; tifffile would only lose the tag, OME-XML and all."""
-    if not len(tif.pages):
-        return
-    header, file_bytes = tif.tiff, path.stat().st_size
-    tif.filehandle.seek(tif.pages.first.offset)
-    (number,) = struct.unpack(header.tagnoformat, tif.filehandle.read(header.tagnosize))
-    entry = header.byteorder + header.tagformat1[1:] + header.tagformat2[1:]
-    for _, kind, count, stored in struct.iter_unpack(entry, tif.filehandle.read(number * header.tagsize)):
-        value_bytes = count * struct.calcsize(tifffile.TIFF.DATA_FORMATS.get(kind, ""))
-        if value_bytes <= header.tagoffsetthreshold:
-            continue  # it stands in the directory itself
-        if struct.unpack(header.offsetformat, stored)[0] + value_bytes > file_bytes:
-            refuse(path, "a truncated TIFF")
-
-
-def _only_page(path: Path, tif: tifffile.TiffFile) -> Any:
-    """Return the one page with pixels, its claims checked, nothing decoded yet."""
-    pages: list[Any] = list(tif.pages)
-    if not pages:
-        refuse(path, "a truncated TIFF, or one without pixels")
-    page = pages[0]
-    planes = sum(not candidate.is_reduced for candidate in pages)  # a pyramid's small copies are no planes
-    if tif.is_imagej and tif.imagej_metadata:
-        # ImageJ writes large stacks with a single page; the count then stands in the description alone.
-        planes = max(planes, int(tif.imagej_metadata.get("images", 1)))
-    planes = max(planes, int(page.imagedepth))
-    if planes > 1:
-        refuse(path, f"{planes} planes")
+def _checked_plane(path: Path, tif: tifffile.TiffFile) -> Directory:
+    """The one plane of full resolution, its claims checked, nothing decoded yet."""
+    directory = find_plane(path, tif)
+    page = directory.page
     bytes_per_pixel = max(1, page.bitspersample // 8)
     check_claimed_size(path, page.imagelength, page.imagewidth, bytes_per_pixel, of="a plane")
-    photometric = tifffile.PHOTOMETRIC(page.photometric).name if page.photometric is not None else "UNKNOWN"
-    if page.samplesperpixel > 1 or photometric != "MINISBLACK":
-        refuse(path, f"pixels of kind {photometric} with {page.samplesperpixel} value(s) each")
-    if page.bitspersample not in (8, 16) or page.sampleformat not in (None, tifffile.SAMPLEFORMAT.UINT):
-        kind = page.dtype if page.bitspersample in (8, 16, 32, 64) else f"{page.bitspersample} bits"
-        refuse(path, f"pixels of type {kind}")
+    _check_pixel_kind(path, page)
     if page.is_tiled:
         check_claimed_size(path, page.tilelength, page.tilewidth, bytes_per_pixel, of="tiles")
+    _check_codec(path, page)
     _check_segments(path, page)
-    return page
+    return directory
+
+
+def _check_pixel_kind(path: Path, page: Any) -> None:
+    """Refuse all but unsigned grey values of 8 or 16 bits with 0 as black, the first row on top; say what is wrong."""
+    if "PhotometricInterpretation" not in page.tags:
+        refuse(path, "no photometric interpretation (whether 0 is black or white)", f"{EXPECTED_PLANE}, MINISBLACK")
+    photometric = _name(tifffile.PHOTOMETRIC, page.photometric)
+    if page.samplesperpixel > 1 or photometric != "MINISBLACK":
+        refuse(path, f"pixels of photometric interpretation {photometric} with {page.samplesperpixel} value(s) each")
+    sample_format = _name(tifffile.SAMPLEFORMAT, page.sampleformat or tifffile.SAMPLEFORMAT.UINT)
+    if page.bitspersample not in (8, 16) or sample_format != "UINT":
+        known = sample_format in ("UINT", "INT", "IEEEFP") and page.bitspersample in (8, 16, 32, 64)
+        kind = f"type {page.dtype}" if known else f"{page.bitspersample} bits in sample format {sample_format}"
+        refuse(path, f"pixels of {kind}")
+    orientation = page.tags.valueof("Orientation", default=_TOP_LEFT)
+    if orientation != _TOP_LEFT:
+        name = _name(tifffile.ORIENTATION, orientation)
+        refuse(path, f"orientation {name} (turned or mirrored when shown)", "TOPLEFT, as the pixels are stored")
+
+
+def _check_codec(path: Path, page: Any) -> None:
+    compression = _name(tifffile.COMPRESSION, page.compression)
+    try:
+        known = page.compression == tifffile.COMPRESSION.NONE or page.compression in tifffile.TIFF.DECOMPRESSORS
+    except KeyError:  # how tifffile says "unknown", or that imagecodecs was built without it
+        known = False
+    if not known:
+        refuse(path, f"compression {compression}, which is not supported", "LZW, Deflate, Zstd or none")
+    if compression in _CODECS_WITH_PREDICTOR and page.predictor not in (_NO_PREDICTOR, _HORIZONTAL):
+        predictor = _name(tifffile.PREDICTOR, page.predictor)
+        refuse(path, f"predictor {predictor}, which is not supported for integers", "HORIZONTAL or none")
 
 
 def _check_segments(path: Path, page: Any) -> None:
@@ -133,16 +164,39 @@ def _check_segments(path: Path, page: Any) -> None:
         )
 
 
+def _info(tif: tifffile.TiffFile, directory: Directory) -> TiffInfo:
+    page, first = directory.page, tif.pages.first
+    return TiffInfo(
+        shape=(int(page.imagelength), int(page.imagewidth)),
+        axes=stored_axes(tif, page),
+        directory=directory.number,
+        planes=len(tif.pages),
+        description=str(first.description),
+        software=str(first.software),
+        tag_pixel_size_um=_tag_pixel_size(tif, page),
+        warnings=directory.warnings,
+    )
+
+
 def _tag_pixel_size(tif: tifffile.TiffFile, page: Any) -> tuple[float, float] | None:
     """Pixel size (y, x) in µm by XResolution and YResolution, where their unit is a length."""
     try:
-        y_per_unit, x_per_unit = (n / d for n, d in (page.tags[f"{axis}Resolution"].value for axis in "YX"))
+        per_unit = [n / d for n, d in (page.tags[f"{axis}Resolution"].value for axis in "YX")]
         unit = page.tags.valueof("ResolutionUnit", default=tifffile.RESUNIT.INCH)  # TIFF 6.0's default
-        um_per_unit = _UM_PER_RESOLUTION_UNIT.get(tifffile.RESUNIT(unit).name)
-        if tif.is_imagej and (tif.imagej_metadata or {}).get("unit") in _IMAGEJ_MICROMETRE:
-            um_per_unit = 1.0
-        if um_per_unit is None:
+        um = [_UM_PER_RESOLUTION_UNIT.get(_name(tifffile.RESUNIT, unit))] * 2
+        imagej = tif.imagej_metadata if tif.is_imagej else None
+        if imagej and "unit" in imagej:
+            um = [um_per_unit(str(imagej.get(key, imagej["unit"]))) for key in ("yunit", "unit")]
+        if um[0] is None or um[1] is None:
             return None
-        return plausible_pixel_size((um_per_unit / y_per_unit, um_per_unit / x_per_unit))
+        return plausible_pixel_size((um[0] / per_unit[0], um[1] / per_unit[1]))
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return None  # absent or senseless tags tell nothing
+
+
+def _name(kinds: Any, value: Any) -> str:
+    """The standard's word for a tag's value; the number where it has none."""
+    try:
+        return str(kinds(value).name)
+    except ValueError:
+        return str(value)

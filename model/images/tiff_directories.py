@@ -1,0 +1,143 @@
+"""Which directory of a TIFF holds the image: not a thumbnail, not a reduced level, and only one plane.
+
+Looks at tags alone. tifffile reads the directories; what it would pass over in silence, as a chain that leads beyond
+the end of the file, is checked here.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+from .limits import refuse
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_OLD_REDUCED = 2  # of the former SubfileType
+_MAX_DIRECTORIES = 1_000_000
+_UIC2 = 33629  # MetaMorph: as many values as there are planes behind the directory
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The directory of the one plane of full resolution, and its number in the main chain (-1: a SubIFD)."""
+
+    page: Any
+    number: int
+    warnings: tuple[str, ...] = ()
+
+
+def check_chain(path: Path, tif: tifffile.TiffFile) -> None:
+    """Refuse a file with a directory, or a tag's value, beyond its end, and a chain that runs in a circle.
+
+    tifffile would only lose that directory or tag, OME-XML and all.
+    """
+    header, file_bytes = tif.tiff, path.stat().st_size
+    stream = tif.filehandle
+    stream.seek(8 if header.is_bigtiff else 4)
+    (offset,) = struct.unpack(header.offsetformat, stream.read(header.offsetsize))
+    seen: set[int] = set()
+    while offset:
+        if offset in seen or len(seen) > _MAX_DIRECTORIES:
+            refuse(path, "a damaged TIFF, whose directories run in a circle")
+        seen.add(offset)
+        if offset + header.tagnosize > file_bytes:
+            refuse(path, "a truncated TIFF")
+        stream.seek(offset)
+        (number,) = struct.unpack(header.tagnoformat, stream.read(header.tagnosize))
+        entries = stream.read(number * header.tagsize)
+        following = stream.read(header.offsetsize)
+        if len(entries) < number * header.tagsize or len(following) < header.offsetsize:
+            refuse(path, "a truncated TIFF")
+        _check_values(path, header, entries, file_bytes)
+        (offset,) = struct.unpack(header.offsetformat, following)
+
+
+def find_plane(path: Path, tif: tifffile.TiffFile) -> Directory:
+    """Find the only plane of full resolution; UserError where there is none or more than one."""
+    pages: list[tuple[int, Any]] = list(enumerate(tif.pages))
+    if not pages:
+        refuse(path, "a truncated TIFF, or one without pixels")
+    for _, page in list(pages):
+        offsets = page.subifds or ()
+        if any(offset >= path.stat().st_size for offset in offsets):
+            refuse(path, "a truncated TIFF")
+        pages += [(-1, sub) for sub in (page.pages or ())] if offsets else []
+    images = [(number, page) for number, page in pages if not _subfile_type(page) & _MASK]
+    full = [(number, page) for number, page in images if not _subfile_type(page) & _REDUCED]
+    warnings: tuple[str, ...] = ()
+    if not full:
+        if len(images) != 1:
+            refuse(path, f"{len(images)} directories that are all marked as reduced copies of another image")
+        full, warnings = images, ("its only image is marked as a reduced copy of another",)
+    number, page = max(full, key=lambda item: _area(item[1]))  # the first of the largest
+    larger = [other for _, other in images if _area(other) > _area(page)]
+    if larger:
+        refuse(path, f"a directory of {_size(larger[0])} that is marked as a reduced copy of one of {_size(page)}")
+    others = [other for _, other in full if other is not page]
+    same = [other for other in others if _shape(other) == _shape(page)]
+    if same:
+        refuse(path, f"{1 + len(same)} planes")
+    if strange := [other for other in others if not _is_level(other, page)]:
+        refuse(path, f"several images, of {_size(page)} and {_size(strange[0])}")
+    if (planes := _planes_behind(tif, page)) > 1:
+        refuse(path, f"{planes} planes")
+    return Directory(page, number, warnings)
+
+
+def stored_axes(tif: tifffile.TiffFile, page: Any) -> str:
+    """Axes of the image as other programs will see them, e.g. ``"YX"``, or ``"QYX"`` with an axis of length 1."""
+    if tif.is_ome:  # an OME-XML may lead tifffile to other files; without it, the axes are the directory's own
+        return "YX" if page.ndim == 2 else str(page.axes)
+    return next((str(series.axes) for series in tif.series if series.keyframe is page), str(page.axes))
+
+
+def _planes_behind(tif: tifffile.TiffFile, page: Any) -> int:
+    """How many planes lie behind one directory, by whatever the writing program says of it."""
+    planes = [int(page.imagedepth)]
+    if _UIC2 in page.tags:
+        planes.append(int(page.tags[_UIC2].count))
+    if tif.is_imagej and tif.imagej_metadata:
+        planes.append(int(tif.imagej_metadata.get("images", 1)))
+    if not tif.is_ome:
+        pixels = max(1, page.imagelength * page.imagewidth * page.samplesperpixel)
+        planes += [int(series.size) // pixels for series in tif.series if series.keyframe is page]
+    return max(planes)
+
+
+def _is_level(other: Any, page: Any) -> bool:
+    """Whether an unmarked directory is a smaller copy: a pyramid's levels have the same proportions, to a pixel."""
+    (height, width), (small_height, small_width) = _shape(page), _shape(other)
+    factor = height / max(1, small_height)
+    return factor >= 1.5 and abs(width / factor - small_width) <= 1.0 + 1e-6
+
+
+def _subfile_type(page: Any) -> int:
+    """Bits of NewSubfileType, with the former SubfileType translated."""
+    kind = int(page.tags.valueof(254, default=0))
+    return kind | (_REDUCED if page.tags.valueof(255, default=0) == _OLD_REDUCED else 0)
+
+
+def _check_values(path: Path, header: Any, entries: bytes, file_bytes: int) -> None:
+    entry = header.byteorder + header.tagformat1[1:] + header.tagformat2[1:]
+    for _, kind, count, stored in struct.iter_unpack(entry, entries):
+        value_bytes = count * struct.calcsize(tifffile.TIFF.DATA_FORMATS.get(kind, ""))
+        if value_bytes <= header.tagoffsetthreshold:
+            continue  # it stands in the directory itself
+        if struct.unpack(header.offsetformat, stored)[0] + value_bytes > file_bytes:
+            refuse(path, "a truncated TIFF")
+
+
+def _shape(page: Any) -> tuple[int, int]:
+    return int(page.imagelength), int(page.imagewidth)
+
+
+def _area(page: Any) -> int:
+    height, width = _shape(page)
+    return height * width
+
+
+def _size(page: Any) -> str:
+    height, width = _shape(page)
+    return f"{width} x {height} px"
