@@ -1,6 +1,6 @@
 """Array in, four arrays out: the one place where routing, preprocessing, tiles, rotations and networks meet.
 
-    with Predictor.open(Path("resources")) as predictor:
+    with Predictor.open() as predictor:
         organelles = predictor.predict(image, Modality.BF, pixel_size_um=(0.108, 0.108))
 
 Shape suffixes: B tiles, C organelles, Y rows, X columns.
@@ -31,7 +31,7 @@ from .plan import NetworkInputs, Plan, Step
 from .precision import Precision
 from .preprocessing import Grid, PixelSize, Preprocessing
 from .resampling import resample
-from .routing import Route, Routing
+from .routing import Route, Routing, shipped_resources
 from .settings import LARGEST_WHOLE, PRESETS, InferenceSettings
 from .tiling import TilePlan, predict_tiled
 from .tta import predict_with_tta
@@ -64,20 +64,25 @@ class Predictor:
     @classmethod
     def open(
         cls,
-        resources: Path,
+        resources: Path | None = None,
         *,
         device: str = "auto",
         settings: InferenceSettings = PRESETS["paper"],
         rescale: bool = True,
     ) -> "Predictor":
-        """Read routing and checkpoints' metadata from a folder and verify every file's hash.
+        """Read routing and checkpoints' metadata from a folder (None: the shipped one) and verify every file's hash.
 
         `device` is "auto" (CUDA where there is one, else the CPU) or a name that torch knows. `rescale`
         brings images outside the pixel sizes a checkpoint learned to the nearest one it did.
 
         Raises UserError for resources that cannot be used as they are, or a device that is not there.
         """
-        return cls(Routing.read(resources), find_device(device), settings, rescale)
+        return cls(
+            Routing.read(shipped_resources() if resources is None else resources),
+            find_device(device),
+            settings,
+            rescale,
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -92,6 +92,13 @@ def resources_folder(default: Path, model_volume: Path = MODEL_VOLUME) -> Path:
     return model_volume if (model_volume / ROUTING_FILE).is_file() else default
 
 
+def shipped_resources() -> Path:
+    """The folder of the checkpoints that are shipped: in an installed package, or in the checkout beside `model`."""
+    package = Path(__file__).resolve().parent
+    installed = package / "resources"
+    return installed if installed.is_dir() else package.parent / "resources"
+
+
 def _checkpoint_file(entry: Any, path: Path, name: str) -> CheckpointFile:
     where = f"checkpoints.{name}"
     fields = _mapping(entry, path, where)

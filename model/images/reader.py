@@ -65,7 +65,7 @@ class Image:
     info: ImageInfo
 
 
-def inspect(path: Path) -> ImageInfo:
+def inspect(path: str | Path) -> ImageInfo:
     """Read what a TIFF, OME-TIFF or .mha file holds, without decoding its pixels.
 
     Raises
@@ -73,6 +73,7 @@ def inspect(path: Path) -> ImageInfo:
     UserError
         One sentence, where the file holds no single plane of grey values; `read_image` says the same.
     """
+    path = Path(path)
     if _is_mha(path):
         from .mha import inspect_mha  # SimpleITK is slow to import, and rarely needed
 
@@ -80,7 +81,7 @@ def inspect(path: Path) -> ImageInfo:
     return _tiff_info(path, inspect_tiff(path))
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: str | Path) -> Image:
     """Read the plane of a TIFF, OME-TIFF or .mha file.
 
     uint16 is taken as it is, uint8 is stretched (x257) to the same range.
@@ -90,6 +91,7 @@ def read_image(path: Path) -> Image:
     UserError
         One sentence, where the file is not one readable plane of grey values.
     """
+    path = Path(path)
     if _is_mha(path):
         from .mha import read_mha
 
