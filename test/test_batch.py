@@ -15,8 +15,8 @@ from test_inference import FAST, ROOT, write_image
 
 from model import batch
 from model.batch import BatchOptions, Outcome, predict_cases
+from model.discovery import discover
 from model.errors import UserError
-from model.grand_challenge import discover
 from model.images import inspect, read_image
 from model.labels import Modality, Organelle
 from model.predictor import Predictor
@@ -69,7 +69,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, resources: Path) -> Non
         write_image(tmp_path / f"in/{name}.tiff")
     go(tmp_path, resources)
     before = times_written(tmp_path)
-    assert all(outcome.message.endswith("is there already") for outcome in go(tmp_path, resources))
+    assert all(outcome.message.endswith("already predicted") for outcome in go(tmp_path, resources))
     assert times_written(tmp_path) == before
     assert not any("already" in outcome.message for outcome in go(tmp_path, resources, BatchOptions(force=True)))
     assert all(made > before[name] for name, made in times_written(tmp_path).items())
@@ -173,6 +173,6 @@ def test_a_batch_killed_at_any_moment_leaves_whole_files_and_goes_on(
         assert read_image(path).pixels.shape == (40, 33)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "is there already" in done.stdout
+    assert "already predicted" in done.stdout
     assert len(list((tmp_path / "out").rglob("*.tiff"))) == 4 * len(names)
     assert np.unique([path.stem for path in (tmp_path / "out").rglob("*.tiff")]).tolist() == names

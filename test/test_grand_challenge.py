@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from model.discovery import discover
 from model.errors import UserError
-from model.grand_challenge import INPUT_SLUG, discover
+from model.grand_challenge import INPUT_SLUG
 from model.labels import Organelle
 
 OUT = Path("/somewhere/output")

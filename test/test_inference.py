@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 
-import inference
+from model.command_line import main
 from model.images import inspect, read_image, write_plane
 from model.labels import Organelle
 from model.predictor import Predictor
 
-ROOT = Path(inference.__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 FAST = ["--device", "cpu", "--overlap", "0", "--rotations", "1"]
 FOLDERS = [f"{organelle}-fluorescence-ome-tiff" for organelle in Organelle]
 
@@ -32,7 +32,7 @@ class Run:
     def __init__(self, folder: Path, resources: Path, capsys: pytest.CaptureFixture[str], *options: str) -> None:
         output = folder / "out"
         given = ["--input", str(folder / "in"), "--output", str(output), "--resources", str(resources)]
-        self.code = inference.run([*given, *FAST, *options])
+        self.code = main([*given, *FAST, *options])
         captured = capsys.readouterr()
         self.stdout, self.stderr = captured.out.splitlines(), captured.err.splitlines()
         self.written = sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file())
@@ -51,7 +51,7 @@ def test_a_folder_of_images(tmp_path: Path, resources: Path, capsys: pytest.Capt
     assert run.written == expected("a.tiff", "b with blanks µ.tiff")
     assert "pix2pix-bf: trained on nothing at all" in run.stdout
     assert sum(bool(re.match(r"\[[12]/2\] .* 40 x 33 px, (BF|DIC), \d+\.\d s", line)) for line in run.stdout) == 2
-    assert re.match(r"2 of 2 images predicted in \d+\.\d s, in .*out", run.stdout[-1])
+    assert re.match(r"2 images predicted, in \d+\.\d s\. Output: .*out", run.stdout[-1])
     actin = tmp_path / "out/images/actin-fluorescence-ome-tiff/b with blanks µ.tiff"
     assert read_image(actin).pixels.shape == (40, 33)
     assert read_image(actin).info.pixel_size_um == pytest.approx((0.1, 0.1))
@@ -64,7 +64,7 @@ def test_presets_and_what_overrides_them(tmp_path: Path, resources: Path, capsys
     given = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
     made = {}
     for options in ("--preset paper", "--preset fast", "--preset fast --rotations 1 --overlap 0.5", "--precision fp16"):
-        assert inference.run([*given, "--device", "cpu", *options.split()]) == 0
+        assert main([*given, "--device", "cpu", *options.split()]) == 0
         origin = inspect(tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.tiff").provenance
         made[options] = tuple(origin[key] for key in ("window", "overlap", "rotations"))
     assert made == {
@@ -155,7 +155,7 @@ def test_a_bad_image_costs_no_other(tmp_path: Path, resources: Path, capsys: pyt
     assert len(run.stderr) == 3
     assert "b.tiff" in run.stderr[0] and "c.tiff" in run.stderr[1]
     assert run.stderr[2] == f"2 of 4 images failed; the first: {run.stderr[0]}"
-    assert run.stdout[-1].startswith("2 of 4 images predicted")
+    assert run.stdout[-1].startswith("2 images predicted, 2 failed, in ")
 
 
 def test_the_last_line_of_a_single_failure_is_its_sentence(
@@ -219,7 +219,7 @@ def test_interrupted(
     monkeypatch.setattr(Predictor, "forward", interrupt)
     run = Run(tmp_path, resources, capsys)
     assert (run.code, run.written) == (130, [])
-    assert run.stderr == ["Interrupted; every file written so far is whole."]
+    assert run.stderr == ["Interrupted. The predictions written so far are complete; the same command continues."]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_interrupted(
 )
 def test_bad_option_values(options: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        inference.run(options.split())
+        main(options.split())
     assert stopped.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert all(word in last for word in options.split())
