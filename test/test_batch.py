@@ -1,6 +1,7 @@
 """Many cases through one predictor: order, errors, what is there already, and being stopped."""
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import TINY_METADATA, write_resources
 from test_inference import FAST, ROOT, write_image
 
 from model import batch
-from model.batch import BatchOptions, Outcome, predict_cases
+from model.batch import BatchOptions, Outcome, Status, predict_cases
 from model.discovery import discover
 from model.errors import UserError
-from model.images import inspect, read_image
+from model.images import inspect, read_image, write_plane
 from model.labels import Modality, Organelle
 from model.predictor import Predictor
 from model.settings import InferenceSettings
@@ -95,7 +97,7 @@ def test_other_settings_checkpoints_or_inputs_are_predicted_anew(tmp_path: Path,
     assert made_anew(others, BatchOptions(Modality.PC), overlap=0.5)
 
 
-@pytest.mark.parametrize("damage", ["absent", "truncated", "foreign"])
+@pytest.mark.parametrize("damage", ["absent", "truncated", "foreign", "pixels"])
 def test_a_case_with_one_bad_output_is_made_again(tmp_path: Path, resources: Path, damage: str) -> None:
     write_image(tmp_path / "in/a.tiff")
     (outcome,) = go(tmp_path, resources)
@@ -108,8 +110,74 @@ def test_a_case_with_one_bad_output_is_made_again(tmp_path: Path, resources: Pat
             path.write_bytes(whole[: len(whole) // 2])
         case "foreign":
             write_image(path)
+        case "pixels":  # the header is sound, and says what made it
+            with tifffile.TiffFile(path) as tiff:
+                offset, count = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+            middle = offset + count // 2
+            path.write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
     go(tmp_path, resources)
     assert path.read_bytes() == whole
+
+
+def test_predictions_are_no_inputs_whatever_they_are_called(tmp_path: Path, resources: Path) -> None:
+    write_image(tmp_path / "in/cells_BF_1.ome.tif")
+    (first,) = go(tmp_path, resources)
+    for organelle, path in first.case.outputs.items():
+        shutil.copy(path, tmp_path / f"in/exported_{organelle}_BF_.tiff")
+        shutil.copytree(path.parent, tmp_path / f"in/former/{organelle}")
+    outcomes = go(tmp_path, resources)
+    assert [outcome.case.source.name for outcome in outcomes if outcome.status is Status.ALREADY_PREDICTED] == [
+        "cells_BF_1.ome.tif"
+    ]
+    others = [outcome for outcome in outcomes if outcome.status is not Status.ALREADY_PREDICTED]
+    assert len(others) == 8
+    assert {outcome.message for outcome in others} == {"skipped: a prediction of this program"}
+    assert not any(outcome.error for outcome in others)
+    assert len(list((tmp_path / "out").rglob("*.tiff"))) == 4
+
+
+def test_simulated_images_are_inputs(tmp_path: Path, resources: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (40, 33), dtype=np.uint16)
+    origin = {"origin": "simulated cells", "seed": "0"}
+    write_plane(tmp_path / "in/a.tiff", pixels, channel="BF", pixel_size_um=(0.1, 0.1), provenance=origin)
+    assert [outcome.status for outcome in go(tmp_path, resources)] == [Status.PREDICTED]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "strict", "network", "write"])
+def test_a_failed_case_leaves_no_output_not_even_of_an_earlier_run(
+    tmp_path: Path, resources: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = write_image(tmp_path / "in/a.tiff")
+    write_image(tmp_path / "in/b.tiff")
+    go(tmp_path, resources)
+    options = BatchOptions(force=True)
+    match fault:
+        case "damaged":
+            image.write_bytes(image.read_bytes()[:300])
+        case "strict":
+            write_image(image, channel="transmitted")
+            options = BatchOptions(strict=True)
+        case "network":
+            image.write_bytes(image.read_bytes() + b" ")
+            options = BatchOptions()
+
+            def fails(*arguments: object) -> None:
+                raise MemoryError
+
+            monkeypatch.setattr(Predictor, "forward", fails)
+        case "write":
+            write = batch.write_plane
+            options = BatchOptions(force=True)
+
+            def disk_full(path: Path, *arguments: object, **options: object) -> None:
+                if path.name == "a.tiff" and "tubulin" in str(path):
+                    raise UserError(f"{path}: it cannot be written (no space left on the disk).")
+                write(path, *arguments, **options)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(batch, "write_plane", disk_full)
+    failed, other = go(tmp_path, resources, options)
+    assert failed.status is Status.FAILED and failed.error is not None and other.error is None
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == ["b.tiff"] * 4
 
 
 def test_the_provenance_says_which_bytes_were_predicted(tmp_path: Path, resources: Path) -> None:

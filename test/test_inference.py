@@ -100,19 +100,71 @@ def test_on_the_platform_the_name_at_upload_tells_the_modality(
     tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     platform_input(tmp_path, "image_1_PC_z0.ome.tiff")
-    run = Run(tmp_path, resources, capsys, "--modality", "BF", "--strict")
+    run = Run(tmp_path, resources, capsys, "--strict")
     assert (run.code, run.stderr) == (0, [])
     assert run.written == expected("0b5ce2a6.tiff")
     assert any("0b5ce2a6.tiff (image_1_PC_z0.ome.tiff): 40 x 33 px, PC" in line for line in run.stdout)
 
 
-def test_the_file_comes_before_the_option(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def modalities(folder: Path) -> dict[str, str]:
+    """What each image was predicted as, by the provenance of its output."""
+    outputs = sorted((folder / "out/images/nucleus-fluorescence-ome-tiff").rglob("*.tiff"))
+    return {path.stem: inspect(path).provenance["modality"] for path in outputs}
+
+
+def test_the_file_comes_before_the_option_with_a_warning_that_names_both(
+    tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_image(tmp_path / "in" / "a.tiff", channel="DIC")
     write_image(tmp_path / "in" / "b.tiff", channel="transmitted")
     write_image(tmp_path / "in" / "c_BF_.tiff", channel="transmitted")
+    write_image(tmp_path / "in" / "d.tiff", channel="PC")
     run = Run(tmp_path, resources, capsys, "--modality", "PC")
-    found = [line.split(", ")[1] for line in run.stdout if line.startswith("[")]
-    assert (run.code, found) == (0, ["DIC", "PC", "BF"])
+    assert (run.code, modalities(tmp_path)) == (0, {"a": "DIC", "b": "PC", "c_BF_": "BF", "d": "PC"})
+    rule = "--modality PC is not followed; --override-modality follows it."
+    assert run.stderr == [f"a.tiff: the file says DIC, {rule}", f"c_BF_.tiff: the file says BF, {rule}"]
+
+
+def test_a_file_that_is_wrong_is_corrected_and_the_provenance_says_what_was_used(
+    tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, channel in (("a", "BF"), ("b", "DIC")):
+        write_image(tmp_path / "in" / f"{name}.tiff", channel=channel)
+    plain = Run(tmp_path, resources, capsys)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("b.tiff")}
+    run = Run(tmp_path, resources, capsys, "--modality", "DIC", "--override-modality")
+    assert (plain.code, run.code, modalities(tmp_path)) == (0, 0, {"a": "DIC", "b": "DIC"})
+    assert run.stderr == ["a.tiff: --modality DIC is followed, although the file says BF."]
+    assert "40 x 33 px, DIC, already predicted" in run.stdout[-2]  # nothing changed for b
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "modality", "warning"),
+    [
+        (["--modality", "BF"], "PC", "its name at upload says PC, --modality BF is not followed"),
+        (["--modality", "BF", "--override-modality"], "BF", "--modality BF is followed, although its name at upload"),
+    ],
+)
+def test_the_name_at_upload_counts_as_the_files_word(
+    tmp_path: Path,
+    resources: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    modality: str,
+    warning: str,
+) -> None:
+    platform_input(tmp_path, "image_1_PC_z0.ome.tiff")
+    run = Run(tmp_path, resources, capsys, *options)
+    assert (run.code, modalities(tmp_path)) == (0, {"0b5ce2a6": modality})
+    assert len(run.stderr) == 1 and warning in run.stderr[0]
+
+
+def test_an_override_needs_what_to_follow(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--override-modality"])
+    assert stopped.value.code == 2
+    assert "--override-modality is given without --modality" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_unknown_modality_goes_to_the_unified_network_with_a_warning(
