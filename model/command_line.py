@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .batch import BatchOptions, Status, predict_cases
-from .commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED, log_to_standard_streams, number, one_sentence
+from .commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED, log_to_standard_streams, number, one_line, one_sentence
 from .discovery import Case, discover
 from .errors import UserError
 from .files import prepare_folder
@@ -123,7 +123,8 @@ def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: arg
             summary.counts[outcome.status] += 1
             if outcome.error is not None:
                 message, source = one_sentence(outcome.error), outcome.case.source
-                summary.failures.append(message if source.name in message else f"{source}: {message}")
+                named = one_line(source.name) in message
+                summary.failures.append(message if named else one_line(f"{source}: {message}"))
                 log.error(summary.failures[-1])
             position = f"[{summary.counts.total()}/{len(cases)}]"
             log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)

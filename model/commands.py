@@ -65,6 +65,11 @@ def printable(text: str) -> str:
     return bytes_escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def one_line(text: str) -> str:
+    """Make text `printable`, with single spaces for line breaks and all other white space."""
+    return " ".join(printable(text).split())
+
+
 def one_sentence(error: BaseException) -> str:
     """Say what went wrong, in one line; for an unexpected error, also log the traceback.
 
@@ -85,7 +90,7 @@ def one_sentence(error: BaseException) -> str:
     else:
         log.error("".join(traceback.format_exception(error)).rstrip())
         message = f"unexpected {type(error).__name__}: {error}"
-    return " ".join(printable(message).split())
+    return one_line(message)
 
 
 def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:

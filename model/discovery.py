@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from .commands import one_line
 from .errors import UserError
 from .grand_challenge import OUTPUT_SLUGS, input_folder, original_names, output_folder
 from .images import ImageInfo, inspect
@@ -47,8 +48,8 @@ class Case:
 
     @property
     def title(self) -> str:
-        """What to call it before its user: the file's name, and the one it had when uploaded."""
-        return f"{self.source.name} ({self.original_name})" if self.original_name else self.source.name
+        """What to call it before its user, in one line: the file's name, and the one it had when uploaded."""
+        return one_line(f"{self.source.name} ({self.original_name})" if self.original_name else self.source.name)
 
 
 def discover(input: Path, output: Path) -> list[Case]:

@@ -107,15 +107,13 @@ class Service:
         return Response(HTTPStatus.INTERNAL_SERVER_ERROR, failures[0])
 
 
-def main(arguments: Sequence[str] | None = None, port: int = PORT) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until it is interrupted.
 
     Parameters
     ----------
     arguments : sequence of str or None
         None: those of the process.
-    port : int
-        The platform's, but for tests.
 
     Returns
     -------
@@ -126,7 +124,7 @@ def main(arguments: Sequence[str] | None = None, port: int = PORT) -> int:
     tune_malloc()
     log_to_standard_streams()
     try:
-        return serve(options, port)
+        return serve(options)
     except KeyboardInterrupt:
         log.error("Interrupted.")
         return INTERRUPTED
@@ -135,19 +133,19 @@ def main(arguments: Sequence[str] | None = None, port: int = PORT) -> int:
         return NOT_BEGUN
 
 
-def serve(options: argparse.Namespace, port: int) -> int:
+def serve(options: argparse.Namespace) -> int:
     """Open the predictor and answer requests; raises UserError where that cannot be begun."""
     with open_predictor(options) as predictor:
         service = Service(predictor, options)
         try:
-            server = HttpServer(port, service.respond)
+            server = HttpServer(PORT, service.respond)
         except OSError as error:
-            raise UserError(f"Port {port}: it cannot be used ({error.strerror}), expected a free port.") from error
+            raise UserError(f"Port {PORT}: it cannot be used ({error.strerror}), expected a free port.") from error
         with server:
             predictor.load_networks()
             try:
                 server.listen()
-                log.info("Ready for cases on port %d.", port)
+                log.info("Ready for cases on port %d.", PORT)
                 service.run()
             except KeyboardInterrupt:
                 if service.stop():

@@ -260,6 +260,15 @@ def test_what_cannot_be_begun(tmp_path: Path, resources: Path, capsys: pytest.Ca
     assert (run.code, len(run.stderr)) == (2, 1)
 
 
+def test_a_name_with_a_line_break_is_one_line(
+    tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a\n  b.tiff").touch()
+    run = Run(tmp_path, resources, capsys)
+    assert (run.code, len(run.stderr), run.stderr[0].count("a b.tiff")) == (1, 1, 1)
+
+
 def test_interrupted(
     tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
