@@ -180,7 +180,8 @@ def parse(arguments: Sequence[str] | None, message: str | None = __doc__) -> arg
         "--preset",
         choices=list(PRESETS),
         default="paper",
-        help="paper: small tiles, 4 rotations; fast: large tiles, 2 rotations (%(default)s)",
+        help="paper: tiles that overlap by 0.8, 4 rotations; fast: full-image inference up to 1024 px, "
+        "2 rotations (%(default)s)",
     )
     add("--overlap", type=number(0, MAX_OVERLAP), help=f"of tiles, from 0 to {MAX_OVERLAP} (the preset's)")
     add("--rotations", type=int, choices=list(QUARTER_TURNS), help="to average over (the preset's)")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -72,7 +73,12 @@ def service(tmp_path: Path, resources: Path) -> Iterator[Service]:
     log_to_standard_streams()
     with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0, rotations=1)) as predictor:
         service = Service(predictor, parse([*given, *FAST]))
-        threading.Thread(target=service.run, daemon=True).start()
+
+        def run() -> None:
+            with suppress(KeyboardInterrupt):
+                service.run()
+
+        threading.Thread(target=run, daemon=True).start()
         yield service
 
 
@@ -155,7 +161,7 @@ def test_one_case_at_a_time_and_a_stop_answers_it(
     def waits(*arguments: object, **options: object) -> None:
         working.set()
         go_on.wait(20)
-        raise SystemExit  # ends the thread without a word
+        raise KeyboardInterrupt  # as a signal does in the main thread
 
     monkeypatch.setattr(Predictor, "forward", waits)
     with ThreadPoolExecutor(1) as client:
@@ -216,7 +222,8 @@ def test_a_silent_client_is_dropped(port: int, monkeypatch: pytest.MonkeyPatch) 
         assert silent.recv(100) == b""
 
 
-def test_a_moderate_body_is_ignored(port: int) -> None:
+def test_a_moderate_body_is_ignored_and_needs_no_temporary_file(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request("POST", "/invoke", body=b"x" * 1_000_000, headers={"Expect": "100-continue"})
         assert connection.getresponse().status == 200
