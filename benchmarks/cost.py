@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.peak_memory import peak_gb, run
 from model.batch import BatchOptions, predict_cases
-from model.grand_challenge import discover
+from model.discovery import discover
 from model.images import read_image, write_plane
 from model.labels import Organelle
 from model.memory import tune_malloc
@@ -115,8 +115,8 @@ def start_up() -> None:
     steps = {
         "Python": "",
         "and importing torch": "import torch",
-        "and importing the rest": "import torch, inference",
-        "and opening and loading all networks": f"import torch, inference; from pathlib import Path; {load}",
+        "and importing the rest": "import torch, model.command_line",
+        "and opening and loading all networks": f"import torch, model.command_line; from pathlib import Path; {load}",
     }
     print("\n| start | s |\n|---|---|")
     for name, code in steps.items():

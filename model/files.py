@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import os
 import secrets
 import tempfile
@@ -13,8 +14,12 @@ from typing import IO
 
 from .errors import UserError
 
+log = logging.getLogger(__name__)
+
 LEFT_BEHIND_S = 600.0
 """A temporary file that nobody has written to for so long has no writer any more."""
+
+_PREFIX, _SUFFIX = ".write-", ".tmp"  # of temporary files
 
 
 @contextmanager
@@ -25,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises UserError where the disk or the folder does not allow it; other exceptions pass through.
     """
     # Not named after `path`, whose name may already be as long as the file system allows.
-    temporary = path.parent / _temporary_name(secrets.token_hex(8))
+    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -41,25 +46,58 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make sure that files can be written into a folder, made if missing, before any work goes into them.
+def prepare_folder(folder: Path, *, empty: bool = False) -> None:
+    """Make sure that files can be written into a folder, before any work goes into them.
 
-    What writers that were killed have left there and below is removed: a power cut leaves no partial file, but
-    may leave a hidden temporary one. Raises UserError where nothing can be written.
+    The folder is made if it is missing. Hidden temporary files that killed writers left in it, and in folders below,
+    are removed once they are `LEFT_BEHIND_S` old; one that cannot be removed, such as another user's, is warned of.
+
+    Parameters
+    ----------
+    folder : Path
+    empty : bool
+        Whether the folder must be empty.
+
+    Raises
+    ------
+    UserError
+        Where nothing can be written, or the folder is not empty though it must be.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for left in folder.rglob(_temporary_name("*")):
-            if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
-                left.unlink()
+        not_empty = empty and any(folder.iterdir())
     except OSError as error:
         who = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
         raise UserError(
             f"{folder}: nothing can be written there ({error.strerror or error}), "
             f"expected a folder that {who} may write to."
         ) from error
+    if not_empty:
+        raise UserError(f"{folder}: found a folder that is not empty, expected a new or empty one.")
+    _remove_temporary_files(folder)
+
+
+def _remove_temporary_files(folder: Path) -> None:
+    oldest = time.time() - LEFT_BEHIND_S
+    left: list[tuple[str, str]] = []
+    for parent, _, names in os.walk(folder):  # folders that cannot be read are skipped
+        for name in names:
+            if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
+                continue
+            path = os.path.join(parent, name)
+            try:
+                if os.lstat(path).st_mtime < oldest:
+                    os.unlink(path)
+            except FileNotFoundError:  # another process cleans the same folder
+                continue
+            except OSError as error:
+                left.append((path, error.strerror or str(error)))
+    if left:
+        path, reason = left[0]
+        others = f" nor can {len(left) - 1} more" if len(left) > 1 else ""
+        log.warning("%s: this old temporary file cannot be removed (%s)%s.", path, reason, others)
 
 
 def file_sha256(path: Path) -> str:
@@ -75,7 +113,3 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all; raises UserError as `atomic_write` does."""
     with atomic_write(path) as file:
         file.write(text.encode())
-
-
-def _temporary_name(token: str) -> str:
-    return f".write-{token}.tmp"

@@ -1,121 +1,58 @@
-"""Where Grand Challenge and batch folders put files: which images there are, and where their outputs go.
+"""The Grand Challenge platform's folders, slugs and ``inputs.json``.
 
-The platform puts the image of a case into ``images/<slug>/<uuid>.tiff`` and may say in ``inputs.json`` what the file
-was called when it was uploaded. Anything else is a batch: every image in the folder and below.
-Outputs go to ``images/<organelle>-fluorescence-ome-tiff/<stem>.tiff`` either way.
+A case's image is ``images/<INPUT_SLUG>/<uuid>.tiff`` below the input folder; ``inputs.json`` beside ``images`` may say
+what the file was called when it was uploaded. Outputs go to ``images/<output_slug(organelle)>/<uuid>.tiff``.
 """
 
 import json
-import logging
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 from .labels import Organelle
-from .naming import IMAGE_SUFFIXES, TargetName, is_image, parse, prediction_filename
-
-log = logging.getLogger(__name__)
 
 INPUT_SLUG = "organelles-transmitted-light-ome-tiff"
 
 
-@dataclass(frozen=True)
-class Case:
-    """One image to predict, its name before the upload where the platform tells it, one output an organelle."""
-
-    source: Path
-    original_name: str | None
-    outputs: dict[Organelle, Path]
-
-    @property
-    def title(self) -> str:
-        """What to call it before its user: the file's name, and the one it had when uploaded."""
-        return f"{self.source.name} ({self.original_name})" if self.original_name else self.source.name
+def output_slug(organelle: Organelle) -> str:
+    """Name of an organelle's output socket, which is also its folder's name."""
+    return f"{organelle}-fluorescence-ome-tiff"
 
 
-def discover(input: Path, output: Path) -> list[Case]:
-    """List the cases of an input folder in the order of their paths; nothing is opened but ``inputs.json``.
+OUTPUT_SLUGS = frozenset(output_slug(organelle) for organelle in Organelle)
 
-    input: a folder of the platform's layout (it has ``images/<INPUT_SLUG>``), else a batch folder. Hidden files,
-    files that are no images, and former outputs below the input folder are passed over. In a batch, fluorescent
-    targets by the challenge's names are too, with a logged line: a simulated study holds both.
-    output: the folder to predict into; a batch's sub-folders are kept below its organelle folders.
-    Raises UserError where a folder or every image is missing, ``inputs.json`` is malformed, a link leads out of the
-    folder, or two images would be predicted into one file.
-    """
-    if not input.is_dir():
-        raise UserError(f"{input}: found {'a file' if input.exists() else 'nothing'}, expected the input folder.")
-    socket = input / "images" / INPUT_SLUG
-    if socket.is_dir():
-        sources = _images_below(socket, input, output)
-        names = _original_names(input / "inputs.json", sources)
-    else:
-        socket = input
-        found = _images_below(input, input, output)
-        sources = [path for path in found if not isinstance(parse(path.name), TargetName)]
-        names = {}
-        if len(sources) < len(found):
-            log.info("%d fluorescent targets (by name) in %s are left out.", len(found) - len(sources), input)
-    if not sources:
-        raise UserError(f"{socket}: found no image to predict, expected {', '.join(IMAGE_SUFFIXES)} files.")
-    cases = [Case(source, names.get(source), _outputs(source.relative_to(socket), output)) for source in sources]
-    _refuse_collisions(cases)
-    return cases
+
+def input_folder(input: Path) -> Path:
+    """Folder of the input socket; it exists only on the platform."""
+    return input / "images" / INPUT_SLUG
 
 
 def output_folder(output: Path, organelle: Organelle) -> Path:
     """Folder of an organelle's output socket."""
-    return output / "images" / f"{organelle}-fluorescence-ome-tiff"
+    return output / "images" / output_slug(organelle)
 
 
-def _outputs(relative: Path, output: Path) -> dict[Organelle, Path]:
-    name = relative.with_name(prediction_filename(relative.name))
-    return {organelle: output_folder(output, organelle) / name for organelle in Organelle}
+def original_names(inputs_json: Path, sources: Sequence[Path]) -> dict[Path, str]:
+    """Read what images were called when they were uploaded.
 
+    Parameters
+    ----------
+    inputs_json : Path
+        Need not exist.
+    sources : sequence of Path
+        The images of the input socket.
 
-def _images_below(folder: Path, input: Path, output: Path) -> list[Path]:
-    """All images in a folder and below, sorted; links to folders are not followed."""
-    inside = input.resolve()
-    former_outputs = {output_folder(output, organelle).resolve() for organelle in Organelle}
-    found: list[Path] = []
+    Returns
+    -------
+    dict of Path to str
+        Names of those images that ``inputs.json`` tells.
 
-    def unreadable(error: OSError) -> None:
-        raise UserError(f"{error.filename}: the folder cannot be read ({error.strerror}).") from error
-
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        here = Path(parent)
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and Path(os.path.realpath(here / name)) not in former_outputs
-        ]
-        found += [here / name for name in files if is_image(name)]
-        for path in [*(here / name for name in folders), *(here / name for name in files if is_image(name))]:
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
-                raise UserError(f"{path}: found a link that leads out of {input}, expected a file within it.")
-    return sorted(found)
-
-
-def _refuse_collisions(cases: Iterable[Case]) -> None:
-    sources = {Path(os.path.realpath(case.source)) for case in cases}
-    taken: dict[Path, Path] = {}
-    for case in cases:
-        for path in case.outputs.values():
-            if path in taken:
-                raise UserError(
-                    f"{case.source}: found {taken[path].name} beside it, which is predicted into the same file "
-                    f"{path.name}, expected names that differ in more than the suffix."
-                )
-            if Path(os.path.realpath(path)) in sources:
-                raise UserError(f"{path}: found an input where an output goes, expected another output folder.")
-            taken[path] = case.source
-
-
-def _original_names(inputs_json: Path, sources: list[Path]) -> dict[Path, str]:
-    """What the images were called when uploaded, as far as ``inputs.json`` tells; it need not be there."""
+    Raises
+    ------
+    UserError
+        Where the file is malformed or cannot be read.
+    """
     if not inputs_json.is_file():
         return {}
     try:

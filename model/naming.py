@@ -1,10 +1,11 @@
-"""The challenge's file-name grammar, parsed and written in one place for all four commands.
+"""The challenge's file names, parsed and written in one place for all four commands.
 
     image_<N>_<BF|PC|DIC>_z<Z>.ome.tiff                      an unlabelled plane of field N at stage height Z
     image_<N>_<Nucleus|Mitochondria|Tubulin|Actin>.ome.tiff  the fluorescent target of field N
 
-Only base names are looked at, never the folders above them: a study in a folder ``my_BF_data`` says nothing
-about the modality of its files.
+Variants that can only mean the same are accepted: leading zeros, upper or lower case, and a plane without ``_z<Z>``,
+which is plane 0. Only base names are looked at, never the folders above them: a study in a folder ``my_BF_data``
+says nothing about the modality of its files.
 """
 
 import re
@@ -15,11 +16,11 @@ from .labels import Modality, Organelle
 # Longest first, so that ".ome.tiff" goes as a whole.
 IMAGE_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".mha")
 
-# No leading zeros: a name and what it parses to are one to one.
-_NUMBER = r"(0|[1-9][0-9]*)"
-_INPUT = re.compile(rf"image_{_NUMBER}_({'|'.join(Modality)})_z{_NUMBER}")
-_TARGET = re.compile(rf"image_{_NUMBER}_({'|'.join(organelle.label for organelle in Organelle)})")
-_ORGANELLE_OF_LABEL = {organelle.label: organelle for organelle in Organelle}
+_FLAGS = re.IGNORECASE | re.ASCII
+_INPUT = re.compile(rf"image_([0-9]+)_({'|'.join(Modality)})(?:_z([0-9]+))?", _FLAGS)
+_TARGET = re.compile(rf"image_([0-9]+)_({'|'.join(organelle.label for organelle in Organelle)})", _FLAGS)
+_ORGANELLE_OF_LABEL = {organelle.label.lower(): organelle for organelle in Organelle}
+_LIKE_CHALLENGE = re.compile(r"image(_|[- ]?[0-9])", _FLAGS)
 _MODALITY_TOKEN = re.compile(rf"(?<=_)({'|'.join(Modality)})(?=_)")
 
 
@@ -51,20 +52,64 @@ class TargetName:
 
 
 def parse(filename: str) -> InputName | TargetName | None:
-    """Read a challenge name with any of IMAGE_SUFFIXES (predictions have ``.tiff``); else None."""
+    """Read a file name of the challenge.
+
+    Parameters
+    ----------
+    filename : str
+        With any of `IMAGE_SUFFIXES` (predictions have ``.tiff``); folders before it are ignored.
+
+    Returns
+    -------
+    InputName, TargetName or None
+        None for all other names; see `near_miss`. Two names of one folder may mean the same
+        (``image_1_BF_z0``, ``image_01_bf``).
+    """
     if not is_image(filename):
         return None
     name = stem(filename)
     if match := _INPUT.fullmatch(name):
-        return InputName(int(match[1]), Modality(match[2]), int(match[3]))
+        return InputName(int(match[1]), Modality(match[2].upper()), int(match[3] or 0))
     if match := _TARGET.fullmatch(name):
-        return TargetName(int(match[1]), _ORGANELLE_OF_LABEL[match[2]])
+        return TargetName(int(match[1]), _ORGANELLE_OF_LABEL[match[2].lower()])
     return None
 
 
+def near_miss(filename: str) -> bool:
+    """Whether an image's name looks like one of the challenge but is none.
+
+    Commands that need the challenge's names say which files they ignore for this reason.
+
+    Parameters
+    ----------
+    filename : str
+        Folders before it are ignored.
+
+    Returns
+    -------
+    bool
+        True for e.g. ``image_1.tiff``, ``image_1_Nuclei.ome.tiff`` and ``image-1_BF_z0.tif``.
+    """
+    return is_image(filename) and _LIKE_CHALLENGE.match(stem(filename)) is not None and parse(filename) is None
+
+
 def modality_token(filename: str) -> Modality | None:
-    """Find ``_BF_``, ``_PC_`` or ``_DIC_`` in the base name; None where there is none, or two that differ."""
+    """Find the modality in a base name.
+
+    Parameters
+    ----------
+    filename : str
+        Folders before the base name are ignored.
+
+    Returns
+    -------
+    Modality or None
+        Of ``_BF_``, ``_PC_`` or ``_DIC_`` anywhere in the name, or of a name that `parse` accepts; None where there
+        is none, or two that differ.
+    """
     found = set(_MODALITY_TOKEN.findall(_base(filename)))
+    if not found and isinstance(name := parse(filename), InputName):
+        return name.modality
     return Modality(found.pop()) if len(found) == 1 else None
 
 
@@ -89,4 +134,4 @@ def prediction_filename(filename: str) -> str:
 
 
 def _base(filename: str) -> str:
-    return re.split(r"[/\\]", filename)[-1]
+    return filename[max(filename.rfind("/"), filename.rfind("\\")) + 1 :]

@@ -1,7 +1,8 @@
 """Fixtures that several topics share: tiny untrained networks behind a routing, and nothing slow."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def write_resources(folder: Path, changes: Mapping[str, CheckpointMetadata] | No
     entries = {n: {"file": f, "sha256": file_sha256(folder / f)} for n, f in files.items()}
     (folder / "routing.json").write_text(json.dumps({"format": 1, "checkpoints": entries, "routes": routes}))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """What a command run by one test does to the package's logger ends with that test."""
+    logger = logging.getLogger("model")
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,26 @@
 """Many cases through one predictor: order, errors, what is there already, and being stopped."""
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import TINY_METADATA, write_resources
 from test_inference import FAST, ROOT, write_image
 
 from model import batch
-from model.batch import BatchOptions, Outcome, predict_cases
+from model.batch import BatchOptions, Outcome, Status, predict_cases
+from model.discovery import discover
 from model.errors import UserError
-from model.grand_challenge import discover
-from model.images import inspect, read_image
+from model.images import inspect, read_image, write_plane
 from model.labels import Modality, Organelle
 from model.predictor import Predictor
 from model.settings import InferenceSettings
@@ -69,7 +72,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, resources: Path) -> Non
         write_image(tmp_path / f"in/{name}.tiff")
     go(tmp_path, resources)
     before = times_written(tmp_path)
-    assert all(outcome.message.endswith("is there already") for outcome in go(tmp_path, resources))
+    assert all(outcome.message.endswith("already predicted") for outcome in go(tmp_path, resources))
     assert times_written(tmp_path) == before
     assert not any("already" in outcome.message for outcome in go(tmp_path, resources, BatchOptions(force=True)))
     assert all(made > before[name] for name, made in times_written(tmp_path).items())
@@ -95,7 +98,7 @@ def test_other_settings_checkpoints_or_inputs_are_predicted_anew(tmp_path: Path,
     assert made_anew(others, BatchOptions(Modality.PC), overlap=0.5)
 
 
-@pytest.mark.parametrize("damage", ["absent", "truncated", "foreign"])
+@pytest.mark.parametrize("damage", ["absent", "truncated", "foreign", "pixels"])
 def test_a_case_with_one_bad_output_is_made_again(tmp_path: Path, resources: Path, damage: str) -> None:
     write_image(tmp_path / "in/a.tiff")
     (outcome,) = go(tmp_path, resources)
@@ -108,8 +111,74 @@ def test_a_case_with_one_bad_output_is_made_again(tmp_path: Path, resources: Pat
             path.write_bytes(whole[: len(whole) // 2])
         case "foreign":
             write_image(path)
+        case "pixels":  # the header is sound, and says what made it
+            with tifffile.TiffFile(path) as tiff:
+                offset, count = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+            middle = offset + count // 2
+            path.write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
     go(tmp_path, resources)
     assert path.read_bytes() == whole
+
+
+def test_predictions_are_no_inputs_whatever_they_are_called(tmp_path: Path, resources: Path) -> None:
+    write_image(tmp_path / "in/cells_BF_1.ome.tif")
+    (first,) = go(tmp_path, resources)
+    for organelle, path in first.case.outputs.items():
+        shutil.copy(path, tmp_path / f"in/exported_{organelle}_BF_.tiff")
+        shutil.copytree(path.parent, tmp_path / f"in/former/{organelle}")
+    outcomes = go(tmp_path, resources)
+    assert [outcome.case.source.name for outcome in outcomes if outcome.status is Status.ALREADY_PREDICTED] == [
+        "cells_BF_1.ome.tif"
+    ]
+    others = [outcome for outcome in outcomes if outcome.status is not Status.ALREADY_PREDICTED]
+    assert len(others) == 8
+    assert {outcome.message for outcome in others} == {"skipped: a prediction of this program"}
+    assert not any(outcome.error for outcome in others)
+    assert len(list((tmp_path / "out").rglob("*.tiff"))) == 4
+
+
+def test_simulated_images_are_inputs(tmp_path: Path, resources: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (40, 33), dtype=np.uint16)
+    origin = {"origin": "simulated cells", "seed": "0"}
+    write_plane(tmp_path / "in/a.tiff", pixels, channel="BF", pixel_size_um=(0.1, 0.1), provenance=origin)
+    assert [outcome.status for outcome in go(tmp_path, resources)] == [Status.PREDICTED]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "strict", "network", "write"])
+def test_a_failed_case_leaves_no_output_not_even_of_an_earlier_run(
+    tmp_path: Path, resources: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = write_image(tmp_path / "in/a.tiff")
+    write_image(tmp_path / "in/b.tiff")
+    go(tmp_path, resources)
+    options = BatchOptions(force=True)
+    match fault:
+        case "damaged":
+            image.write_bytes(image.read_bytes()[:300])
+        case "strict":
+            write_image(image, channel="transmitted")
+            options = BatchOptions(strict=True)
+        case "network":
+            image.write_bytes(image.read_bytes() + b" ")
+            options = BatchOptions()
+
+            def fails(*arguments: object) -> None:
+                raise MemoryError
+
+            monkeypatch.setattr(Predictor, "forward", fails)
+        case "write":
+            write = batch.write_plane
+            options = BatchOptions(force=True)
+
+            def disk_full(path: Path, *arguments: object, **options: object) -> None:
+                if path.name == "a.tiff" and "tubulin" in str(path):
+                    raise UserError(f"{path}: it cannot be written (no space left on the disk).")
+                write(path, *arguments, **options)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(batch, "write_plane", disk_full)
+    failed, other = go(tmp_path, resources, options)
+    assert failed.status is Status.FAILED and failed.error is not None and other.error is None
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == ["b.tiff"] * 4
 
 
 def test_the_provenance_says_which_bytes_were_predicted(tmp_path: Path, resources: Path) -> None:
@@ -163,16 +232,19 @@ def test_a_batch_killed_at_any_moment_leaves_whole_files_and_goes_on(
     while len(list((tmp_path / "out").rglob("*.tiff"))) < 6 and time.monotonic() < deadline:
         time.sleep(0.002)
     killed.send_signal(blow)
+    killed.send_signal(blow)  # as make, docker and shells may do
     _, errors = killed.communicate(timeout=30)
     if blow is signal.SIGTERM:
         assert killed.returncode in (0, 130)  # 0 where all was done just before
         assert "Traceback" not in errors
     written = list((tmp_path / "out").rglob("*.tiff"))
     assert len(written) >= 6
+    if blow is signal.SIGTERM:  # all four of a case, or none
+        assert set(Counter(path.stem for path in written).values()) == {4}
     for path in written:
         assert read_image(path).pixels.shape == (40, 33)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "is there already" in done.stdout
+    assert "already predicted" in done.stdout
     assert len(list((tmp_path / "out").rglob("*.tiff"))) == 4 * len(names)
     assert np.unique([path.stem for path in (tmp_path / "out").rglob("*.tiff")]).tolist() == names

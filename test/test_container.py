@@ -209,7 +209,7 @@ def test_killed_or_stopped_it_leaves_whole_files_and_goes_on(dish: Dish, order: 
             assert read_image(path).pixels.shape == (40, 33)
     done = dish.run()
     assert (done.returncode, done.stderr) == (0, "")
-    assert "is there already" in done.stdout
+    assert "already predicted" in done.stdout
     images = [path for path in dish.written() if path.suffix == ".tiff"]
     assert sorted(path.stem for path in images) == sorted(names * len(Organelle))
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,56 @@ def test_what_a_killed_writer_left_is_removed_but_not_what_is_being_written(tmp_
     os.utime(tmp_path / "images" / ".write-notes", (0, 0))
     prepare_folder(tmp_path)
     assert (tmp_path / "images" / ".write-notes").exists()
+
+
+def leftover(folder: Path, name: str = ".write-0123456789abcdef.tmp") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"x")
+    os.utime(folder / name, (0, 0))
+    return folder / name
+
+
+def test_a_leftover_that_cannot_be_removed_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    others, own = leftover(tmp_path), leftover(tmp_path / "images" / "sub")
+    unlink = os.unlink
+
+    def sticky(path: str) -> None:
+        if Path(path) == others:
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", sticky)
+    prepare_folder(tmp_path)
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert warning.getMessage() == f"{others}: this old temporary file cannot be removed (Operation not permitted)."
+    assert others.exists() and not own.exists()
+
+
+def test_several_processes_may_clean_one_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(200):
+        leftover(tmp_path / str(number % 7), f".write-{number:016x}.tmp")
+    failures: list[BaseException] = []
+
+    def clean() -> None:
+        try:
+            prepare_folder(tmp_path)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=clean) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == [] and not caplog.records
+    assert not list(tmp_path.rglob(".write-*"))
+
+
+def test_a_folder_that_must_be_empty(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "new", empty=True)
+    prepare_folder(tmp_path / "new", empty=True)
+    with pytest.raises(UserError, match="not empty, expected a new or empty one"):
+        prepare_folder(tmp_path, empty=True)

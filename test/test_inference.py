@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 
-import inference
+from model.command_line import main
 from model.images import inspect, read_image, write_plane
 from model.labels import Organelle
 from model.predictor import Predictor
 
-ROOT = Path(inference.__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 FAST = ["--device", "cpu", "--overlap", "0", "--rotations", "1"]
 FOLDERS = [f"{organelle}-fluorescence-ome-tiff" for organelle in Organelle]
 
@@ -32,7 +32,7 @@ class Run:
     def __init__(self, folder: Path, resources: Path, capsys: pytest.CaptureFixture[str], *options: str) -> None:
         output = folder / "out"
         given = ["--input", str(folder / "in"), "--output", str(output), "--resources", str(resources)]
-        self.code = inference.run([*given, *FAST, *options])
+        self.code = main([*given, *FAST, *options])
         captured = capsys.readouterr()
         self.stdout, self.stderr = captured.out.splitlines(), captured.err.splitlines()
         self.written = sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file())
@@ -51,7 +51,7 @@ def test_a_folder_of_images(tmp_path: Path, resources: Path, capsys: pytest.Capt
     assert run.written == expected("a.tiff", "b with blanks µ.tiff")
     assert "pix2pix-bf: trained on nothing at all" in run.stdout
     assert sum(bool(re.match(r"\[[12]/2\] .* 40 x 33 px, (BF|DIC), \d+\.\d s", line)) for line in run.stdout) == 2
-    assert re.match(r"2 of 2 images predicted in \d+\.\d s, in .*out", run.stdout[-1])
+    assert re.match(r"2 images predicted, in \d+\.\d s\. Output: .*out", run.stdout[-1])
     actin = tmp_path / "out/images/actin-fluorescence-ome-tiff/b with blanks µ.tiff"
     assert read_image(actin).pixels.shape == (40, 33)
     assert read_image(actin).info.pixel_size_um == pytest.approx((0.1, 0.1))
@@ -64,7 +64,7 @@ def test_presets_and_what_overrides_them(tmp_path: Path, resources: Path, capsys
     given = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
     made = {}
     for options in ("--preset paper", "--preset fast", "--preset fast --rotations 1 --overlap 0.5", "--precision fp16"):
-        assert inference.run([*given, "--device", "cpu", *options.split()]) == 0
+        assert main([*given, "--device", "cpu", *options.split()]) == 0
         origin = inspect(tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.tiff").provenance
         made[options] = tuple(origin[key] for key in ("window", "overlap", "rotations"))
     assert made == {
@@ -100,19 +100,71 @@ def test_on_the_platform_the_name_at_upload_tells_the_modality(
     tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     platform_input(tmp_path, "image_1_PC_z0.ome.tiff")
-    run = Run(tmp_path, resources, capsys, "--modality", "BF", "--strict")
+    run = Run(tmp_path, resources, capsys, "--strict")
     assert (run.code, run.stderr) == (0, [])
     assert run.written == expected("0b5ce2a6.tiff")
     assert any("0b5ce2a6.tiff (image_1_PC_z0.ome.tiff): 40 x 33 px, PC" in line for line in run.stdout)
 
 
-def test_the_file_comes_before_the_option(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def modalities(folder: Path) -> dict[str, str]:
+    """What each image was predicted as, by the provenance of its output."""
+    outputs = sorted((folder / "out/images/nucleus-fluorescence-ome-tiff").rglob("*.tiff"))
+    return {path.stem: inspect(path).provenance["modality"] for path in outputs}
+
+
+def test_the_file_comes_before_the_option_with_a_warning_that_names_both(
+    tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_image(tmp_path / "in" / "a.tiff", channel="DIC")
     write_image(tmp_path / "in" / "b.tiff", channel="transmitted")
     write_image(tmp_path / "in" / "c_BF_.tiff", channel="transmitted")
+    write_image(tmp_path / "in" / "d.tiff", channel="PC")
     run = Run(tmp_path, resources, capsys, "--modality", "PC")
-    found = [line.split(", ")[1] for line in run.stdout if line.startswith("[")]
-    assert (run.code, found) == (0, ["DIC", "PC", "BF"])
+    assert (run.code, modalities(tmp_path)) == (0, {"a": "DIC", "b": "PC", "c_BF_": "BF", "d": "PC"})
+    rule = "--modality PC is not followed; --override-modality follows it."
+    assert run.stderr == [f"a.tiff: the file says DIC, {rule}", f"c_BF_.tiff: the file says BF, {rule}"]
+
+
+def test_a_file_that_is_wrong_is_corrected_and_the_provenance_says_what_was_used(
+    tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, channel in (("a", "BF"), ("b", "DIC")):
+        write_image(tmp_path / "in" / f"{name}.tiff", channel=channel)
+    plain = Run(tmp_path, resources, capsys)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("b.tiff")}
+    run = Run(tmp_path, resources, capsys, "--modality", "DIC", "--override-modality")
+    assert (plain.code, run.code, modalities(tmp_path)) == (0, 0, {"a": "DIC", "b": "DIC"})
+    assert run.stderr == ["a.tiff: --modality DIC is followed, although the file says BF."]
+    assert "40 x 33 px, DIC, already predicted" in run.stdout[-2]  # nothing changed for b
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "modality", "warning"),
+    [
+        (["--modality", "BF"], "PC", "its name at upload says PC, --modality BF is not followed"),
+        (["--modality", "BF", "--override-modality"], "BF", "--modality BF is followed, although its name at upload"),
+    ],
+)
+def test_the_name_at_upload_counts_as_the_files_word(
+    tmp_path: Path,
+    resources: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    modality: str,
+    warning: str,
+) -> None:
+    platform_input(tmp_path, "image_1_PC_z0.ome.tiff")
+    run = Run(tmp_path, resources, capsys, *options)
+    assert (run.code, modalities(tmp_path)) == (0, {"0b5ce2a6": modality})
+    assert len(run.stderr) == 1 and warning in run.stderr[0]
+
+
+def test_an_override_needs_what_to_follow(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--override-modality"])
+    assert stopped.value.code == 2
+    assert "--override-modality is given without --modality" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_unknown_modality_goes_to_the_unified_network_with_a_warning(
@@ -155,7 +207,7 @@ def test_a_bad_image_costs_no_other(tmp_path: Path, resources: Path, capsys: pyt
     assert len(run.stderr) == 3
     assert "b.tiff" in run.stderr[0] and "c.tiff" in run.stderr[1]
     assert run.stderr[2] == f"2 of 4 images failed; the first: {run.stderr[0]}"
-    assert run.stdout[-1].startswith("2 of 4 images predicted")
+    assert run.stdout[-1].startswith("2 images predicted, 2 failed, in ")
 
 
 def test_the_last_line_of_a_single_failure_is_its_sentence(
@@ -208,6 +260,15 @@ def test_what_cannot_be_begun(tmp_path: Path, resources: Path, capsys: pytest.Ca
     assert (run.code, len(run.stderr)) == (2, 1)
 
 
+def test_a_name_with_a_line_break_is_one_line(
+    tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a\n  b.tiff").touch()
+    run = Run(tmp_path, resources, capsys)
+    assert (run.code, len(run.stderr), run.stderr[0].count("a b.tiff")) == (1, 1, 1)
+
+
 def test_interrupted(
     tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +280,7 @@ def test_interrupted(
     monkeypatch.setattr(Predictor, "forward", interrupt)
     run = Run(tmp_path, resources, capsys)
     assert (run.code, run.written) == (130, [])
-    assert run.stderr == ["Interrupted; every file written so far is whole."]
+    assert run.stderr == ["Interrupted. The predictions written so far are complete; the same command continues."]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +297,7 @@ def test_interrupted(
 )
 def test_bad_option_values(options: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        inference.run(options.split())
+        main(options.split())
     assert stopped.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert all(word in last for word in options.split())

@@ -11,6 +11,7 @@ from model.naming import (
     TargetName,
     is_image,
     modality_token,
+    near_miss,
     parse,
     prediction_filename,
     stem,
@@ -36,11 +37,11 @@ def test_names_are_spelled_as_in_the_challenge():
 @pytest.mark.parametrize(
     "filename",
     [
-        "image_1_BF.ome.tiff",
         "image_1_BF_z.ome.tiff",
-        "image_01_BF_z0.ome.tiff",
         "image_1_XX_z0.ome.tiff",
-        "image_1_nucleus.ome.tiff",
+        "image_1_Nuclei.ome.tiff",
+        "image_1_Nucleuſ.ome.tiff",
+        "image_-1_BF_z0.ome.tiff",
         "image_1_BF_z0.ome.tiff.txt",
         "image_1_BF_z0.png",
         "image_1_BF_z0",
@@ -53,6 +54,54 @@ def test_names_are_spelled_as_in_the_challenge():
 )
 def test_other_names_are_none_of_the_challenge(filename):
     assert parse(filename) is None
+
+
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [
+        ("image_01_BF_z0.ome.tiff", InputName(1, Modality.BF, 0)),
+        ("image_007_DIC_z012.tif", InputName(7, Modality.DIC, 12)),
+        ("image_1_bf_z3.ome.tiff", InputName(1, Modality.BF, 3)),
+        ("Image_1_Pc_Z3.ome.tiff", InputName(1, Modality.PC, 3)),
+        ("image_1_BF.ome.tiff", InputName(1, Modality.BF, 0)),
+        ("image_1_nucleus.ome.tiff", TargetName(1, Organelle.NUCLEUS)),
+        ("IMAGE_01_TUBULIN.TIFF", TargetName(1, Organelle.TUBULIN)),
+        ("image_1_mitoChondria.mha", TargetName(1, Organelle.MITOCHONDRIA)),
+    ],
+)
+def test_variants_that_can_only_mean_the_same_are_accepted(filename, name):
+    assert parse(filename) == name and not near_miss(filename)
+    assert modality_token(filename) == getattr(name, "modality", None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(names, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_zeros_and_case_do_not_matter(name, zeros, random):
+    spelled = name.filename.replace("image_", "image_" + "0" * zeros).replace("_z", "_z" + "0" * zeros)
+    spelled = "".join(random.choice((letter.lower(), letter.upper())) for letter in spelled)
+    assert parse(spelled) == name
+
+
+@pytest.mark.parametrize(
+    ("filename", "near"),
+    [
+        ("image_1_Nuclei.ome.tiff", True),
+        ("image_1.ome.tiff", True),
+        ("image_BF_z0.tif", True),
+        ("Study_1/image-1_BF_z0.ome.tiff", True),
+        ("IMAGE_1_Membrane.tif", True),
+        ("image 3 DIC.mha", True),
+        ("image_1_BF_z0.ome.tiff", False),
+        ("image_01_nucleus.tif", False),
+        ("image_1_BF_z0.png", False),
+        ("images.tif", False),
+        ("copy_image_1_BF_z0.tif", False),
+        (".image_1.tif", False),
+        ("focus.csv", False),
+    ],
+)
+def test_near_misses_are_told_from_other_images(filename, near):
+    assert near_miss(filename) is near
 
 
 @pytest.mark.parametrize(

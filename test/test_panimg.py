@@ -13,7 +13,7 @@ import tifffile
 from panimg.image_builders.metaio_mhd_mha import image_builder_mhd
 from panimg.image_builders.tiff import image_builder_tiff
 
-import inference
+from model.command_line import main
 from model.images import write_plane
 from model.labels import Organelle
 
@@ -79,7 +79,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory, resources: Path) -> Path
     for name, write in VARIANTS.items():
         write(folder / "in" / name)
     given = ["--input", str(folder / "in"), "--output", str(folder / "out"), "--resources", str(resources)]
-    assert inference.run([*given, "--device", "cpu", "--overlap", "0", "--rotations", "1"]) == 0
+    assert main([*given, "--device", "cpu", "--overlap", "0", "--rotations", "1"]) == 0
     return folder
 
 

@@ -1,0 +1,236 @@
+"""Which images of an input folder are predicted, and where their outputs go.
+
+On the Grand Challenge platform these are the images of the input socket. Any other folder is a batch: every image in
+it and below, except fluorescent targets and what this program predicted earlier.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from .commands import one_line
+from .errors import UserError
+from .grand_challenge import OUTPUT_SLUGS, input_folder, original_names, output_folder
+from .images import ImageInfo, inspect
+from .labels import Organelle
+from .naming import IMAGE_SUFFIXES, TargetName, is_image, near_miss, parse, prediction_filename
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One image to predict.
+
+    Attributes
+    ----------
+    source : Path
+    name : str
+        Where its predictions lie below each organelle's folder: sub-folders, base name, ``.tiff``.
+    output : Path
+        The output folder.
+    original_name : str or None
+        The file's name before the upload, where the platform tells it.
+    """
+
+    source: Path
+    name: str
+    output: Path
+    original_name: str | None = None
+
+    @property
+    def outputs(self) -> dict[Organelle, Path]:
+        """The file of each organelle's prediction."""
+        return {organelle: output_folder(self.output, organelle) / self.name for organelle in Organelle}
+
+    @property
+    def title(self) -> str:
+        """What to call it before its user, in one line: the file's name, and the one it had when uploaded."""
+        return one_line(f"{self.source.name} ({self.original_name})" if self.original_name else self.source.name)
+
+
+def discover(input: Path, output: Path) -> list[Case]:
+    """List the cases of an input folder in the order of their paths, without opening an image.
+
+    Skipped, with a logged line: former predictions in folders of this program's outputs, in a batch fluorescent
+    targets by the challenge's names, folders that cannot be read, and what is no regular file. Hidden files and other
+    files are ignored. A former prediction elsewhere is a case until it is read; see `is_prediction`.
+
+    Parameters
+    ----------
+    input : Path
+        A folder of the platform's layout (it has ``images/<INPUT_SLUG>``), else a batch folder.
+    output : Path
+        The folder to predict into; a batch's sub-folders are kept below its organelle folders.
+
+    Returns
+    -------
+    list of Case
+        One at least.
+
+    Raises
+    ------
+    UserError
+        Where the folder is missing or holds no image to predict, ``inputs.json`` is malformed, a link leads out of
+        the folder, two images would be predicted into one file, or an image would be overwritten.
+    """
+    if not input.is_dir():
+        raise UserError(f"{input}: found {'a file' if input.exists() else 'nothing'}, expected the input folder.")
+    folder = input_folder(input)
+    on_platform = folder.is_dir()
+    if not on_platform:
+        folder = input
+    walk = _Walk(folder, input)
+    found = walk.images() if on_platform else _without_targets(walk.images(), input)
+    if not found:
+        raise UserError(f"{folder}: found no image to predict, expected {', '.join(IMAGE_SUFFIXES)} files.")
+    sources = {relative: Path(os.path.join(folder, relative)) for relative in found}
+    names = original_names(input / "inputs.json", list(sources.values())) if on_platform else {}
+    cases = [Case(source, _output_name(relative), output, names.get(source)) for relative, source in sources.items()]
+    _refuse_overwriting(cases, walk.real_paths(found), output)
+    return _one_per_output(cases)
+
+
+def is_prediction(info: ImageInfo) -> bool:
+    """Whether an image was predicted by this program, as its provenance tells."""
+    return "checkpoint" in info.provenance
+
+
+class _Walk:
+    """Collects the images of a folder and below by `os.scandir`: of files only links cost a call."""
+
+    def __init__(self, folder: Path, input: Path) -> None:
+        self.folder = folder
+        self.input = input
+        self.inside = os.path.realpath(input)
+        self.found: list[str] = []
+        self.links: dict[str, str] = {}  # to what they lead
+        self.former: list[str] = []
+
+    def images(self) -> list[str]:
+        """Relative paths of all images, in the order of `Path`; links to folders are not followed."""
+        folders = [""]
+        while folders:
+            folders += self._visit(folders.pop())
+        if self.former:
+            log.info("Skipped %d folders of predictions, such as %s.", len(self.former), min(self.former))
+        return sorted(self.found, key=lambda path: path.split(os.sep))
+
+    def real_paths(self, found: Sequence[str]) -> set[str]:
+        """What these images are called without links."""
+        inside = os.path.realpath(self.folder)
+        return {self.links.get(relative) or os.path.join(inside, relative) for relative in found}
+
+    def _visit(self, folder: str) -> Iterator[str]:
+        """Take the images of one folder and yield its sub-folders."""
+        path = os.path.join(self.folder, folder) if folder else str(self.folder)
+        try:
+            with os.scandir(path) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            if not folder:
+                raise UserError(f"{path}: the folder cannot be read ({error.strerror}).") from error
+            log.warning("%s: skipped, the folder cannot be read (%s).", path, error.strerror)
+            return
+        for entry in visible:
+            relative = os.path.join(folder, entry.name)
+            if entry.is_symlink():
+                self._take_link(entry, relative)
+            elif entry.is_dir(follow_symlinks=False):
+                if entry.name in OUTPUT_SLUGS:
+                    self.former.append(entry.path)
+                else:
+                    yield relative
+            elif is_image(entry.name):
+                if entry.is_file(follow_symlinks=False):
+                    self.found.append(relative)
+                else:  # reading a pipe would wait for ever
+                    log.warning("%s: skipped, it is not a regular file.", entry.path)
+
+    def _take_link(self, entry: os.DirEntry[str], relative: str) -> None:
+        to_folder = _leads_to_folder(entry)
+        if not (to_folder or is_image(entry.name)):
+            return
+        target = os.path.realpath(entry.path)
+        if not _is_within(target, self.inside):
+            raise UserError(f"{entry.path}: found a link that leads out of {self.input}, expected a file within it.")
+        if not to_folder:
+            self.found.append(relative)
+            self.links[relative] = target
+
+
+def _leads_to_folder(link: os.DirEntry[str]) -> bool:
+    try:
+        return link.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _without_targets(paths: Sequence[str], input: Path) -> list[str]:
+    """Images that are not named as fluorescent targets; says what is skipped, and which names are doubtful."""
+    sources = [path for path in paths if not isinstance(parse(path), TargetName)]
+    if len(sources) < len(paths):
+        log.info("Skipped %d fluorescent targets (by name) in %s.", len(paths) - len(sources), input)
+    doubtful = [path for path in sources if _ORGANELLE.search(os.path.basename(path)) and near_miss(path)]
+    if doubtful:
+        log.warning(
+            "%s%s: the name resembles that of a fluorescent target (image_1_Nucleus.ome.tiff) but is none, "
+            "so the image is predicted.",
+            doubtful[0], f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else "",
+        )  # fmt: skip
+    return sources
+
+
+_ORGANELLE = re.compile("nucle|mito|tubulin|actin", re.IGNORECASE)
+
+
+def _output_name(relative: str) -> str:
+    parent, _, name = relative.rpartition(os.sep)
+    return os.path.join(parent, prediction_filename(name))
+
+
+def _one_per_output(cases: Sequence[Case]) -> list[Case]:
+    """Refuse two images that would be predicted into one file; a prediction beside its input is no second image."""
+    taken: dict[str, Case] = {}
+    for case in cases:
+        other = taken.setdefault(case.name, case)
+        if other is case or _is_prediction_file(case.source):
+            continue
+        if not _is_prediction_file(other.source):
+            raise UserError(
+                f"{case.source}: found {other.source.name} beside it, which is predicted into the same file "
+                f"{os.path.basename(case.name)}, expected names that differ in more than the suffix."
+            )
+        taken[case.name] = case
+    if len(taken) < len(cases):
+        log.info("Skipped %d predictions beside the images of their name.", len(cases) - len(taken))
+    return list(taken.values())
+
+
+def _is_prediction_file(path: Path) -> bool:
+    try:
+        return is_prediction(inspect(path))
+    except UserError:
+        return False
+
+
+def _refuse_overwriting(cases: Sequence[Case], inputs: Set[str], output: Path) -> None:
+    """No output may replace an input, by whatever links; each output folder is resolved once."""
+    for organelle in Organelle:
+        root = output_folder(output, organelle)
+        resolved: dict[str, str] = {}
+        for case in cases:
+            parent, _, name = case.name.rpartition(os.sep)
+            if parent not in resolved:
+                resolved[parent] = os.path.realpath(root / parent) + os.sep
+            if resolved[parent] + name in inputs:
+                raise UserError(
+                    f"{root / case.name}: found an input where an output goes, expected another output folder."
+                )
