@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source container/common.sh
 
-mode=exec
+mode='exec'
 while (($#)); do
   case $1 in
     --mode) mode=${2-}; shift 2 || fail "--mode needs a word, expected exec or invoke." ;;

@@ -11,12 +11,12 @@ here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source container/common.sh
 
-mode=exec output=dist model=resources
+mode='exec' output=dist model=resources
 while (($#)); do
   case $1 in
     --mode) mode=${2-}; shift 2 || fail "--mode needs a word, expected exec or invoke." ;;
-    --output) output=$(cd "$here" && realpath -m -- "${2-}") && shift 2 || fail "--output needs a folder." ;;
-    --model) model=$(cd "$here" && realpath -m -- "${2-}") && shift 2 || fail "--model needs a folder." ;;
+    --output) output=$(folder_option "$1" "$here" "${2-}"); shift 2 ;;
+    --model) model=$(folder_option "$1" "$here" "${2-}"); shift 2 ;;
     -h | --help) show_help "${BASH_SOURCE[0]##*/}"; exit ;;
     *) fail "found '$1', expected --mode, --output, --model or --help." ;;
   esac

@@ -19,12 +19,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source container/common.sh
 umask 022 # the container's user must be able to read what is prepared here
 
-mode=exec build=yes model='' options=()
+mode='exec' build=yes model='' options=()
 while (($#)); do
   case $1 in
     --mode) mode=${2-}; shift 2 || fail "--mode needs a word, expected exec or invoke." ;;
     --no-build) build=no; shift ;;
-    --model) model=$(cd "$here" && realpath -m -- "${2-}") && shift 2 || fail "--model needs a folder." ;;
+    --model) model=$(folder_option "$1" "$here" "${2-}"); shift 2 ;;
     --) shift; options=("$@"); break ;;
     -h | --help) show_help "${BASH_SOURCE[0]##*/}"; exit ;;
     *) fail "found '$1', expected --mode, --no-build, --model, --help, or options of inference.py after --." ;;
@@ -59,7 +59,8 @@ container=("${RESTRICTIONS[@]}" --label "$label" --user 12345:12345 "${gpu[@]}")
 compare=yes routing=/opt/app/resources/routing.json
 if [[ -n $model ]]; then
   compare=no routing=/cases/model/routing.json
-  cp -rL "$model" "$work/model" && chmod -R a+rX "$work/model" || fail "--model: $model cannot be read."
+  cp -rL "$model" "$work/model" || fail "--model: $model cannot be read."
+  chmod -R a+rX "$work/model"
   container+=(--volume "$work/model:/opt/ml/model:ro")
 fi
 # The platform gives no options, so that an image has passed with its own only: those in its ENTRYPOINT.

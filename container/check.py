@@ -40,9 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--expected", type=Path, required=True)
-    parser.add_argument(
-        "--routing", type=Path, required=True, help="routing.json of the networks that must have predicted"
-    )
+    parser.add_argument("--routing", type=Path, required=True, help="routing.json of the networks expected")
     parser.add_argument("--no-pixels", dest="compare", action="store_false", help="do not compare pixels")
     options = parser.parse_args()
     checkpoints = {entry["sha256"] for entry in json.loads(options.routing.read_text())["checkpoints"].values()}

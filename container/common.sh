@@ -1,8 +1,10 @@
 # What build.sh, test.sh and export.sh share; sourced by them, in the project's folder.
+# shellcheck shell=bash
 
 NAME=in-silico-labelling
 
 # As the platform and its local test scripts run a container, and harder: nothing but /output and /tmp can be written.
+# shellcheck disable=SC2034  # test.sh uses them
 RESTRICTIONS=(
   --platform=linux/amd64 --network none --read-only --cap-drop ALL --security-opt no-new-privileges
   --pids-limit 256 --shm-size 128m --memory 15g --memory-swap 15g
@@ -45,6 +47,12 @@ trap end_jobs EXIT
 # The comment at the top of the script is its help.
 show_help() {
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"
+}
+
+# A folder as an option names it, from where the script was called: folder_option OPTION CALLED_FROM DIR
+folder_option() {
+  [[ -n $3 ]] || fail "$1 needs a folder."
+  cd "$2" && realpath -m -- "$3"
 }
 
 require_docker() {
