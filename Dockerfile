@@ -10,7 +10,8 @@ FROM ${BASE_IMAGE} AS files
 WORKDIR /image/opt/app
 COPY requirements.lock ./
 # Every package is in the lock with its hash, and torch is not: the base's torch stays what it is.
-RUN python3 -c "import torch; v = torch.__version__; v.startswith('2.13.0') or exit(f'found torch {v} in the base image, expected 2.13.0')" \
+RUN python3 -c "from importlib.metadata import version; v = version('torch'); \
+        v.startswith('2.13.0') or exit(f'found torch {v} in the base image, expected 2.13.0')" \
     && python3 -m pip install --no-cache-dir --root-user-action=ignore --no-compile --no-deps --require-hashes \
         --target site-packages -r requirements.lock
 COPY LICENSE inference.py serve.py ./

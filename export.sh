@@ -40,7 +40,7 @@ id=$(inspect_image "$tag" '{{.Id}}')
 # Written beside its place, then renamed: an archive is whole or absent.
 mkdir -p "$output" || fail "the folder $output cannot be made."
 unfinished=$(mktemp -d "$output/.unfinished.XXXXXX") || fail "nothing can be written to $output."
-trap 'end_jobs; rm -rf "$unfinished"' EXIT
+trap 'end_jobs; wait; rm -rf "$unfinished"' EXIT
 
 # write FILE FUNCTION
 write() {

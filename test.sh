@@ -43,8 +43,9 @@ work=$(mktemp -d)
 label=$NAME.test=$$ # of every container that is started here
 remove_containers() { docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force >/dev/null; }
 clean_up() {
-  remove_containers
   end_jobs
+  remove_containers
+  wait
   remove_containers # one that was just being started
   rm -rf "$work"
 }

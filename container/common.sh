@@ -31,7 +31,6 @@ run() {
 end_jobs() {
   local job
   for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
-  wait
 }
 
 interrupted() {
@@ -42,7 +41,7 @@ interrupted() {
 trap 'interrupted 129' HUP
 trap 'interrupted 130' INT
 trap 'interrupted 143' TERM
-trap end_jobs EXIT
+trap 'end_jobs; wait' EXIT
 
 # The comment at the top of the script is its help.
 show_help() {
