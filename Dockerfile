@@ -5,25 +5,36 @@
 ARG BASE_IMAGE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
 ARG API_METHOD=exec
 
-FROM ${BASE_IMAGE} AS app
-WORKDIR /opt/app
-COPY requirements.txt constraints.txt ./
-# The base's Python is the system's (PEP 668), in a container the only one there is. Its torch must stay what it was.
-RUN version() { python3 -c "import torch; print(torch.__version__)"; } \
-    && before="$(version)" \
-    && python3 -m pip install --no-cache-dir --break-system-packages --root-user-action=ignore \
-        -c constraints.txt -r requirements.txt \
-    && test "$before" = "$(version)"
-# Uid 1000 is the first user of most computers, whose folders it can then write to. Ubuntu's own is of no use here.
-RUN (userdel --remove ubuntu 2>/dev/null || true) \
-    && groupadd --gid 1000 user \
-    && useradd --uid 1000 --gid user --create-home --no-log-init user
+# All that is added to the base, in one folder: permissions, times and bytecode do not depend on the clone or the day.
+FROM ${BASE_IMAGE} AS files
+WORKDIR /image/opt/app
+COPY requirements.lock ./
+# Every package is in the lock with its hash, and torch is not: the base's torch stays what it is.
+RUN python3 -c "from importlib.metadata import version; v = version('torch'); \
+        v.startswith('2.13.0') or exit(f'found torch {v} in the base image, expected 2.13.0')" \
+    && python3 -m pip install --no-cache-dir --root-user-action=ignore --no-compile --no-deps --require-hashes \
+        --target site-packages -r requirements.lock
+COPY LICENSE inference.py serve.py ./
 COPY model/ model/
-COPY inference.py serve.py ./
 COPY resources/ resources/
-RUN chmod -R a+rX . && python3 -m compileall -q .
+RUN PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash . \
+    && chmod -R u=rwX,go=rX . \
+    && find /image -exec touch --no-dereference --date=@0 {} +
+
+FROM ${BASE_IMAGE} AS app
+# Uid 1000 is the first user of most computers, whose folders it can then write to. Ubuntu's own is of no use here.
+# A named volume takes its owner from /output.
+RUN begun=$(date +%s) && export SOURCE_DATE_EPOCH=0 \
+    && (userdel --remove ubuntu 2>/dev/null || true) \
+    && groupadd --gid 1000 user \
+    && useradd --uid 1000 --gid user --create-home --no-log-init user \
+    && install --directory --owner=user --group=user /output \
+    && find / -xdev -newermt "@$begun" -writable -exec touch --no-dereference --date=@0 {} +
+COPY --from=files /image /
+WORKDIR /opt/app
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/opt/app/site-packages \
     XDG_CACHE_HOME=/tmp/cache
 ARG VERSION=unknown
 ARG REVISION=unknown

@@ -7,13 +7,14 @@
 #   --mode invoke   in-silico-labelling:invoke, stays up and is asked over HTTP
 #
 # Environment:
-#   BASE_IMAGE            another base with Python 3.11 or newer and torch 2.13.0 (default: see Dockerfile)
+#   BASE_IMAGE            another base with Python 3.11 or newer and torch 2.13.0 (default: see Dockerfile),
+#                         for where Docker Hub cannot be reached
 #   DOCKER_BUILD_OPTIONS  further options of "docker build", separated by blanks
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source container/common.sh
 
-mode=exec
+mode='exec'
 while (($#)); do
   case $1 in
     --mode) mode=${2-}; shift 2 || fail "--mode needs a word, expected exec or invoke." ;;
@@ -25,10 +26,13 @@ require_mode "$mode"
 require_docker
 
 tag=$(tag_of_mode "$mode")
-options=(--platform=linux/amd64 --build-arg "API_METHOD=$mode")
-[[ -z ${BASE_IMAGE-} ]] || options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
+base=${BASE_IMAGE:-$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)}
+inspect_image "$base" '{{.Id}}' >/dev/null || run docker pull --platform=linux/amd64 "$base" ||
+  fail "the base image $base can be neither found nor pulled, expected Docker Hub to be reachable, or BASE_IMAGE to name a local image with Python 3.11 or newer and torch 2.13.0."
+
+options=(--platform=linux/amd64 --build-arg "API_METHOD=$mode" --build-arg "BASE_IMAGE=$base")
 options+=(--build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' model/__init__.py)")
-options+=(--build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || say unknown)")
+options+=(--build-arg "REVISION=$(revision)")
 read -ra more <<<"${DOCKER_BUILD_OPTIONS-}"
-docker build "${options[@]}" "${more[@]}" --tag "$tag" .
-say "Built $tag, $(docker image inspect --format '{{.Size}}' "$tag" | awk '{printf "%.0f MB", $1 / 1e6}') with its base."
+run docker build "${options[@]}" "${more[@]}" --tag "$tag" .
+say "Built $tag, $(inspect_image "$tag" '{{.Size}}' | awk '{printf "%.0f MB", $1 / 1e6}') with its base."

@@ -1,39 +1,52 @@
 #!/usr/bin/env bash
 # Build the container, run it on test/input as the platform would, and check what comes out.
 #
-#   ./test.sh [--mode exec|invoke] [--no-build]
+#   ./test.sh [--mode exec|invoke] [--no-build] [--model DIR] [-- OPTION...]
 #
-#   --mode       exec: one container a case (default); invoke: one container, asked over HTTP
-#   --no-build   test the image that is there
+#   --mode        exec: one container a case (default); invoke: one container, asked over HTTP
+#   --no-build    test the image that is there
+#   --model DIR   with these weights at /opt/ml/model, where the platform unpacks model.tar.gz
+#   -- OPTION...  with these options of inference.py, such as -- --preset fast
 #
 # Each image of test/input is put where the platform puts it, under a name that tells nothing. The container has no
 # network, no capability, a read-only root and another user's id than its own. Every output is imported by the
-# platform's importer (panimg) and compared with test/expected_output. Exit code 0: all is as it should be.
+# platform's importer (panimg); shape, type and provenance are checked, and the pixels compared with
+# test/expected_output, but for --model and options, which make other pixels. Exit code 0: all is as it should be.
 # DOCKER_BUILD_OPTIONS and BASE_IMAGE are passed on to ./build.sh.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source container/common.sh
+umask 022 # the container's user must be able to read what is prepared here
 
-mode=exec build=yes
+mode='exec' build=yes model='' options=()
 while (($#)); do
   case $1 in
     --mode) mode=${2-}; shift 2 || fail "--mode needs a word, expected exec or invoke." ;;
     --no-build) build=no; shift ;;
+    --model) model=$(folder_option "$1" "$here" "${2-}"); shift 2 ;;
+    --) shift; options=("$@"); break ;;
     -h | --help) show_help "${BASH_SOURCE[0]##*/}"; exit ;;
-    *) fail "found '$1', expected --mode, --no-build or --help." ;;
+    *) fail "found '$1', expected --mode, --no-build, --model, --help, or options of inference.py after --." ;;
   esac
 done
 require_mode "$mode"
+[[ -z $model || -d $model ]] || fail "--model: $model is not there, expected a folder with routing.json and its checkpoints."
 require_docker
 tag=$(tag_of_mode "$mode")
-if [[ $build == yes ]]; then ./build.sh --mode "$mode"; else require_image "$tag"; fi
+[[ $build == no ]] || run ./build.sh --mode "$mode"
+require_image "$tag"
 read -ra more <<<"${DOCKER_BUILD_OPTIONS-}"
-docker build "${more[@]}" --quiet --build-arg "IMAGE=$tag" --file container/check.Dockerfile --tag "$NAME:check" . >/dev/null
+run docker build "${more[@]}" --quiet --build-arg "IMAGE=$tag" --file container/check.Dockerfile --tag "$NAME:check" . >/dev/null
 
 work=$(mktemp -d)
-server=
+label=$NAME.test=$$ # of every container that is started here
+remove_containers() { docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force >/dev/null; }
 clean_up() {
-  [[ -z $server ]] || docker rm --force "$server" >/dev/null
+  end_jobs
+  remove_containers
+  wait
+  remove_containers # one that was just being started
   rm -rf "$work"
 }
 trap clean_up EXIT
@@ -41,14 +54,32 @@ chmod 755 "$work"
 
 gpu=()
 if docker info --format '{{json .Runtimes}}' | grep -q nvidia; then gpu=(--gpus all); fi
-user=(--user 12345:12345) # nobody's: the image must not depend on who runs it
+# Nobody's user id: the image must not depend on who runs it.
+container=("${RESTRICTIONS[@]}" --label "$label" --user 12345:12345 "${gpu[@]}")
+
+# What passes is noted for export.sh if it ran as the platform runs it: without options but those in the ENTRYPOINT.
+compare=yes note=yes routing=/opt/app/resources/routing.json
+if [[ -n $model ]]; then
+  compare=no note=no routing=/cases/model/routing.json
+  cp -rL "$model" "$work/model" || fail "--model: $model cannot be read."
+  chmod -R a+rX "$work/model"
+  container+=(--volume "$work/model:/opt/ml/model:ro")
+fi
+if ((${#options[@]})); then
+  compare=no
+  if [[ $(inspect_image "$tag" '{{join .Config.Entrypoint " "}}') == *" ${options[*]}" ]]; then
+    options=()
+  else
+    note=no
+  fi
+fi
 
 # Lay out one case as the platform does: stage CASE IMAGE
 stage() {
   local id socket=organelles-transmitted-light-ome-tiff
   id=$(cat /proc/sys/kernel/random/uuid)
   mkdir -p "$work/$1/input/images/$socket"
-  cp "$2" "$work/$1/input/images/$socket/$id.tiff"
+  install -m 644 "$2" "$work/$1/input/images/$socket/$id.tiff"
   printf '[{"socket": {"slug": "%s", "relative_path": "images/%s"}, "image": {"pk": "%s", "name": "%s"}}]\n' \
     "$socket" "$socket" "$id" "${2##*/}" >"$work/$1/input/inputs.json"
   open_folder "$work/$1/output"
@@ -59,8 +90,9 @@ open_folder() { mkdir -p "$1" && chmod 777 "$1"; }
 # Run one container for one case: run_exec CASE
 run_exec() {
   open_folder "$work/tmp"
-  docker run --rm "${RESTRICTIONS[@]}" "${user[@]}" "${gpu[@]}" \
-    --volume "$work/$1/input:/input:ro" --volume "$work/$1/output:/output" --volume "$work/tmp:/tmp" "$tag"
+  run docker run --rm "${container[@]}" \
+    --volume "$work/$1/input:/input:ro" --volume "$work/$1/output:/output" --volume "$work/tmp:/tmp" \
+    "$tag" "${options[@]}"
 }
 
 # Ask the server inside its own, otherwise closed, network: ask METHOD PATH prints status and body
@@ -77,22 +109,25 @@ start_server() {
   open_folder "$work/tmp"
   open_folder "$work/now/output"
   mkdir -p "$work/now/input"
-  server=$(docker run --detach "${RESTRICTIONS[@]}" "${user[@]}" "${gpu[@]}" \
-    --volume "$work/now/input:/input:ro" --volume "$work/now/output:/output" --volume "$work/tmp:/tmp" "$tag")
+  server=$(docker run --detach "${container[@]}" \
+    --volume "$work/now/input:/input:ro" --volume "$work/now/output:/output" --volume "$work/tmp:/tmp" \
+    "$tag" "${options[@]}")
   local second
   for ((second = 0; second < 300; second++)); do
     [[ $(ask GET /health 2>/dev/null) != "200 ready" ]] || return 0
+    [[ $(docker ps --quiet --no-trunc --filter "label=$label") == "$server" ]] || break
     sleep 1
   done
   docker logs "$server" >&2
-  fail "the server was not ready after 300 s."
+  fail "the server was not ready after $second s."
 }
 
 # Ask the running container for one case: run_invoke CASE
 run_invoke() {
   cp -r "$work/$1/input/." "$work/now/input"
   local answer
-  answer=$(ask POST /invoke)
+  run ask POST /invoke >"$work/answer"
+  answer=$(<"$work/answer")
   say "$answer"
   rm -rf "$work/now/input/"*
   cp -r "$work/now/output/." "$work/$1/output"
@@ -126,6 +161,17 @@ fi
 left=$(find "$work/tmp" -mindepth 1 | head -3)
 [[ -z $left ]] || fail "the container left files in /tmp: $left"
 
-docker run --rm --network none --volume "$work:/cases:ro" --volume "$PWD/test/expected_output:/expected:ro" \
-  "$NAME:check" --cases /cases --expected /expected
-say "$mode: all as it should be."
+cp -r test/expected_output "$work/expected"
+chmod -R a+rX "$work/expected"
+check=(--cases /cases --expected /cases/expected --routing "$routing")
+[[ $compare == yes ]] || check+=(--no-pixels)
+run docker run --rm --network none --label "$label" --volume "$work:/cases:ro" "$NAME:check" "${check[@]}"
+
+if [[ $note == yes ]]; then
+  mkdir -p dist
+  inspect_image "$tag" '{{.Id}}' >"$(tested_file "$mode")"
+fi
+what="all as it should be"
+[[ $compare == yes ]] || what+=", pixels not compared"
+[[ $note == yes ]] || what+="; not noted for ./export.sh, which asks for the image as the platform starts it"
+say "$mode: $what."

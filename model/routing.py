@@ -88,8 +88,29 @@ class Routing:
 
 
 def resources_folder(default: Path, model_volume: Path = MODEL_VOLUME) -> Path:
-    """The folder to predict from: the platform's model volume where it holds a routing, else `default`."""
-    return model_volume if (model_volume / ROUTING_FILE).is_file() else default
+    """The folder to predict from: the platform's model volume where something lies in it, else `default`.
+
+    Raises UserError where the volume cannot be listed or holds files but no routing: whoever put weights there must
+    not get the predictions of others. Hidden files and what file systems and archivers leave are nothing.
+    """
+    wanted = f"expected an empty folder, or {ROUTING_FILE} beside its checkpoints"
+    try:
+        found = sorted(path.name for path in model_volume.iterdir() if not _is_clutter(path.name))
+    except FileNotFoundError:
+        return default
+    except OSError as error:
+        raise UserError(f"{model_volume}: it cannot be listed ({error.strerror}), {wanted}.") from None
+    if not found:
+        return default
+    if ROUTING_FILE in found:
+        return model_volume
+    deeper = sorted(path.relative_to(model_volume) for path in model_volume.rglob(ROUTING_FILE))
+    content = str(deeper[0]) if deeper else ", ".join(found[:3]) + (" …" if len(found) > 3 else "")
+    raise UserError(f"{model_volume}: found {content}, {wanted}.")
+
+
+def _is_clutter(name: str) -> bool:
+    return name.startswith(".") or name in {"lost+found", "__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 def shipped_resources() -> Path:

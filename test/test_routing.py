@@ -94,6 +94,34 @@ def test_the_model_volume_wins_where_it_holds_a_routing(tmp_path: Path) -> None:
     volume, default = tmp_path / "volume", tmp_path / "default"
     assert resources_folder(default, volume) == default
     volume.mkdir()
+    for clutter in ("lost+found", "__MACOSX"):
+        (volume / clutter).mkdir()
+    (volume / ".DS_Store").touch()
     assert resources_folder(default, volume) == default
     write(volume, document())
     assert resources_folder(default, volume) == volume
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["pix2pix.safetensors"], "found pix2pix.safetensors, expected"),
+        (["my_resources/routing.json", "my_resources/a.safetensors"], "found my_resources/routing.json, expected"),
+        (["home/me/my_resources/routing.json"], "found home/me/my_resources/routing.json, expected"),
+        (["Routing.json", "a", "b", "c"], "found Routing.json, a, b …, expected"),
+    ],
+)
+def test_a_model_volume_without_routing_is_refused(tmp_path: Path, files: list[str], found: str) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(UserError) as caught:
+        resources_folder(Path("default"), tmp_path)
+    expected = "expected an empty folder, or routing.json beside its checkpoints."
+    assert str(caught.value).startswith(f"{tmp_path}: {found}") and str(caught.value).endswith(expected)
+
+
+def test_a_model_volume_that_cannot_be_listed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: it cannot be listed \(Not a directory\)"):
+        resources_folder(Path("default"), tmp_path / "file")
