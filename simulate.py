@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,13 @@ from model.files import write_text
 from model.images import write_plane
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName
+from simulation.microscope import Setting
 from simulation.study import CHALLENGE_LABELS, draw_study, render
 
 MARKER = "SIMULATED.json"
 ORIGIN = "simulated cells"
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
+MIXTURE: dict[Setting, float] = {"challenge": 0.25, "low": 0.15, "ordinary": 0.56, "empty": 0.04}
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,7 @@ def render_job(job: RenderJob) -> list[tuple[str, str, int, int]]:
     """Render and write one field; returns its rows of focus.csv. Raises UserError where that cannot be done."""
     seeds = [job.seed, list(Modality).index(job.modality), job.study]
     study_rng = np.random.default_rng(seeds)
-    setting = job.setting if job.setting != "mixed" else str(study_rng.choice(["challenge", "low"]))
-    study = draw_study(study_rng, job.modality, "low" if setting == "low" else "challenge")
+    study = draw_study(study_rng, job.modality, draw_setting(study_rng, job.setting))
     sets = CHALLENGE_LABELS[job.modality]
     labelled = set(Organelle) if job.labels == "all" else sets[int(study_rng.integers(len(sets)))]
     try:
@@ -64,7 +67,7 @@ def render_job(job: RenderJob) -> list[tuple[str, str, int, int]]:
 
     def write(name: str, pixels: NDArray[np.uint16], channel: str) -> None:
         provenance = {"origin": ORIGIN, "seed": str(job.seed), "version": __version__}
-        pixel_size_um = (study.microscope.pixel_size_um,) * 2
+        pixel_size_um = (study.pixel_size_um,) * 2
         write_plane(job.folder / name, pixels, channel=channel, pixel_size_um=pixel_size_um, provenance=provenance)
 
     rows = []
@@ -75,6 +78,13 @@ def render_job(job: RenderJob) -> list[tuple[str, str, int, int]]:
     for organelle in sorted(labelled):
         write(TargetName(job.image, organelle).filename, field.truths[organelle], organelle.label)
     return rows
+
+
+def draw_setting(rng: np.random.Generator, name: str) -> Setting:
+    """The setting of one study: the one that is named, or drawn by MIXTURE where that is "mixed"."""
+    if name == "mixed":
+        name = str(rng.choice(list(MIXTURE), p=list(MIXTURE.values())))
+    return next(setting for setting in SETTINGS if setting == name)
 
 
 def plan(arguments: argparse.Namespace) -> Iterator[RenderJob]:
@@ -168,12 +178,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--setting",
-        choices=("challenge", "low", "mixed"),
+        choices=(*SETTINGS, "mixed"),
         default="challenge",
-        help="objectives: 40x to 100x as in the challenge, 20x, or either",
+        help="40x to 100x as in the challenge, 20x assays with crowds, any culture at 10x to 100x, such a dish without "
+        "cells, or a mixture by study",
     )
     parser.add_argument(
-        "--fields-per-study", type=positive, default=1, help="fields that share culture, microscope and camera"
+        "--fields-per-study", type=positive, default=1, help="fields that share sample, microscope and camera"
     )
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes")
     return parser.parse_args(arguments)

@@ -73,9 +73,8 @@ def pupil_at(
         half_width = 0.5 * RING_MARGIN * microscope.ring_width_ratio * ring
         distance = np.abs(np.hypot(fy - decentre[0], fx - decentre[1]) - ring)
         covered = np.clip((half_width - distance) / step + 0.5, 0, 1)
-        # exp(-i pi/2) retards the direct against the scattered light by a quarter wave less: positive
-        # contrast.
-        attenuated = np.sqrt(microscope.ring_transmission) * np.exp(-0.5j * np.pi)
+        # exp(-i pi/2) retards the direct against the scattered light by a quarter wave less: positive contrast.
+        attenuated = np.sqrt(microscope.ring_transmission) * np.exp(1j * microscope.ring_phase_rad)
         pupil = pupil * (1 + covered * (attenuated - 1))
     return np.asarray(pupil, dtype=np.complex128)
 
