@@ -21,11 +21,13 @@ from simulation.volume import Grid
 SLABS = 6
 
 
-def grow(rng: np.random.Generator, params: SampleParams, shape: tuple[int, int], pixel_um: float) -> Specimen:
-    """Draw a field of ``shape`` (Y, X) pixels of one study's params."""
+def grow(
+    rng: np.random.Generator, params: SampleParams, shape: tuple[int, int], pixel_um: float, slabs: int = SLABS
+) -> Specimen:
+    """Draw a field of ``shape`` (Y, X) pixels of one study's sample, cut into ``slabs``."""
     top = max(1.4 * params.cells.height_um[1], 2.3 * params.round_radius_um[1])
     # slabs thicken upwards: most of what is small lies near the coverslip
-    edges = tuple(float(top * part**1.4) for part in np.linspace(0, 1, SLABS + 1))
+    edges = tuple(float(top * part**1.4) for part in np.linspace(0, 1, slabs + 1))
     grid = Grid(shape, pixel_um, edges)
     specimen = Specimen.empty(grid)
     landscape = draw_landscape(rng, params, grid)

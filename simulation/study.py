@@ -1,8 +1,10 @@
 """One study: a params, a microscope and cameras drawn together, and the labelled fields they give."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -10,7 +12,7 @@ from model.labels import Modality, Organelle
 from simulation.camera import Camera, draw_camera, expose, expose_fluorescence
 from simulation.field import grow
 from simulation.microscope import Microscope, Setting, draw_microscope
-from simulation.optics import transmitted
+from simulation.optics import interpolate, transmitted
 from simulation.ordinary import (
     draw_empty_params,
     draw_ordinary_camera,
@@ -132,12 +134,13 @@ def render(rng: np.random.Generator, study: Study, size: int, planes: int) -> Fi
     whole = (size + 2 * margin, size + 2 * margin)
     inner = (slice(margin, margin + size), slice(margin, margin + size))
     specimen = grow(rng, study.params, whole, pixel)
-    best_focus = _brightest_height(specimen, Organelle.NUCLEUS)
+    best_focus = brightest_height(specimen, Organelle.NUCLEUS)
     offsets = draw_foci(rng, planes, study.focus_range_um)
     heights = [float(height) for height in specimen.grid.centres_um]
     foci = [best_focus + offset for offset in offsets]
-    path = specimen.optical_path * (_taper(whole, margin) * np.float32(study.path_factor))
-    images = transmitted(path, heights, foci, study.microscope)
+    path = specimen.optical_path * (taper(whole, margin) * np.float32(study.path_factor))
+    diffracted = transmitted(torch.from_numpy(path), heights, foci, study.microscope)
+    images = interpolate(diffracted, whole).clamp_min(0).numpy()
     exposed = np.stack([expose(bin_pixels(image[inner], study.binning), study.camera, rng) for image in images])
     truths = {organelle: _expose_truth(rng, study, specimen, organelle, inner) for organelle in Organelle}
     return Field(exposed, int(np.abs(offsets).argmin()), truths)
@@ -167,7 +170,8 @@ def draw_foci(rng: np.random.Generator, planes: int, range_um: tuple[float, floa
     return np.sort(np.concatenate([rng.uniform(-0.3, 0.3, 1), signs * np.maximum(others, 0.35)]))
 
 
-def _taper(shape: tuple[int, int], margin: int) -> Volume:
+@lru_cache(maxsize=8)
+def taper(shape: tuple[int, int], margin: int) -> Volume:
     """Window (Y, X) that falls to 0 over the margin: Fourier optics continues the field periodically."""
     ramps = []
     for size in shape:
@@ -176,7 +180,8 @@ def _taper(shape: tuple[int, int], margin: int) -> Volume:
     return ramps[0][:, None] * ramps[1][None, :]
 
 
-def _brightest_height(specimen: Specimen, organelle: Organelle) -> float:
+def brightest_height(specimen: Specimen, organelle: Organelle) -> float:
+    """Mean height of an organelle's fluorophore, µm: where whoever takes its image focuses."""
     weight = specimen.density[organelle].sum(axis=(1, 2), dtype=np.float64)
     if weight.sum() <= 0:
         return 2.0
@@ -190,7 +195,7 @@ def _expose_truth(
     image = fluorescence(
         specimen.density[organelle],
         [float(height) for height in specimen.grid.centres_um],
-        _brightest_height(specimen, organelle),
+        brightest_height(specimen, organelle),
         study.microscope,
         organelle,
     )
