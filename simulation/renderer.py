@@ -139,7 +139,7 @@ class _Grids:
         network_um = min(max(camera_um, network_range_um[0]), network_range_um[1])
         exposed_um = max(camera_um, network_um)
         shown = max(1, round(side * network_um / exposed_um))
-        window = 2 * sizes.next_fast_len(int(np.ceil(side * network_um / PIXEL_UM / 2)) + MARGIN_PX)
+        window = 2 * int(sizes.next_fast_len(int(np.ceil(side * network_um / PIXEL_UM / 2)) + MARGIN_PX))
 
         def whole(kept: int, pixel_um: float) -> int:
             # An even number beyond the middle part, so that all middles are the same place.
