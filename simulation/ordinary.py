@@ -140,13 +140,16 @@ def draw_ordinary_microscope(rng: np.random.Generator, modality: Modality) -> tu
         microscope = replace(microscope, condenser_na=0.5 * microscope.condenser_na)
     if modality is not Modality.PC:
         return microscope, binning
-    sign = 1 if rng.random() < 1 / 3 else -1
-    angle, off_centre = (
-        rng.uniform(0, 2 * np.pi),
-        rng.uniform(0, 0.6) * microscope.ring_na * microscope.ring_width_ratio,
-    )
+    # Wide rings of a large radius make narrow halos (about wavelength / width) and cells of the background's grey.
+    pupil, sign = microscope.pupil_na, 1 if rng.random() < 1 / 3 else -1
+    ring_na = float(np.clip(rng.uniform(0.35, 0.75) * pupil, 0.11, 0.4)) if rng.random() < 0.7 else microscope.ring_na
+    width_ratio = float(rng.uniform(0.1, min(0.6, 1.9 * (pupil / ring_na - 1))))
+    angle, off_centre = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6) * ring_na * min(width_ratio, 0.2)
     microscope = replace(
         microscope,
+        ring_na=ring_na,
+        condenser_na=ring_na * (1 + width_ratio / 2),
+        ring_width_ratio=width_ratio,
         ring_phase_rad=float(sign * np.pi / 2 * rng.uniform(0.7, 1.2)),
         ring_transmission=float(rng.uniform(0.1, 0.5)),
         ring_decentre_na=(float(off_centre * np.sin(angle)), float(off_centre * np.cos(angle))),

@@ -113,7 +113,7 @@ def _draw_ordinary(rng: np.random.Generator, modality: Modality, empty: bool) ->
     )
     # Whoever takes pictures focuses as well as the objective tells: to about its depth of field.
     depth = microscope.medium_index * microscope.wavelength_um / microscope.numerical_aperture**2
-    near = min(max(depth, 0.5), 4.0)
+    near = min(max(depth, 0.5), 2.0 if modality is Modality.PC else 4.0)
     return Study(
         params=draw_empty_params(rng) if empty else draw_ordinary_params(rng),
         microscope=microscope,

@@ -12,8 +12,8 @@ from model.labels import Modality
 from model.normalization import FLATFIELD_CLIP
 from training.appearance import AppearanceConfig, change_appearance
 
-OFF = AppearanceConfig(sign=0, tone=0, contrast=0, noise=0, blur=0, sharpen=0, gradient=0, corner=0)
-ALWAYS = AppearanceConfig(sign=1, tone=1, contrast=1, noise=1, blur=1, sharpen=1, gradient=1, corner=1)
+OFF = AppearanceConfig(sign=0, tone=0, contrast=0, noise=0, blur=0, flatten=0, sharpen=0, gradient=0, corner=0)
+ALWAYS = AppearanceConfig(sign=1, tone=1, contrast=1, noise=1, blur=1, flatten=1, sharpen=1, gradient=1, corner=1)
 
 
 def crop(seed: int = 0, shape: tuple[int, int] = (48, 64)) -> np.ndarray:
@@ -72,6 +72,15 @@ def test_blur_takes_fine_detail_away_and_sharpening_adds_it() -> None:
     assert (
         fine(changed(replace(OFF, blur=1, blur_px=(1.0, 1.2)))) < fine(crop()) < fine(changed(replace(OFF, sharpen=1)))
     )
+
+
+def test_flattening_takes_slow_changes_away_and_keeps_the_spread() -> None:
+    slope = np.linspace(-1, 1, 64, dtype=np.float32) + 0.2 * crop()
+    config = replace(OFF, flatten=1, flatten_share=(0.9, 0.95), flatten_px=(8.0, 9.0))
+    flat = change_appearance(slope, Modality.BF, config, np.random.default_rng(0))
+    rises = [float(x[:, 34:44].mean() - x[:, 20:30].mean()) for x in (slope, flat / flat.std() * (0.2 * crop()).std())]
+    assert abs(rises[1]) < 0.3 * abs(rises[0])
+    assert flat.std() == pytest.approx(slope.std(), rel=0.15)
 
 
 def test_a_tone_curve_keeps_order_and_median() -> None:

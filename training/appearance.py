@@ -28,6 +28,8 @@ class AppearanceConfig:
     contrast    factor on everything, log-uniform: a crop of an image whose other cells are stronger or weaker
     noise       standard deviation, log-uniform; half white, half with a correlation length of noise_px pixels
     blur_px     standard deviation of a Gaussian
+    flatten     share that is taken away of what a Gaussian of flatten_px sees: as background correction does, or a
+                phase ring with narrow halos; the crop's spread is restored
     sharpen     how much of what a Gaussian of 1 px takes away is added again
     gradient    rise from one side of the crop to the other, in any direction
     corner      a black corner of a round field stop
@@ -43,6 +45,9 @@ class AppearanceConfig:
     noise_px: tuple[float, float] = (0.5, 3.0)
     blur: float = 0.4
     blur_px: tuple[float, float] = (0.2, 1.2)
+    flatten: float = 0.25
+    flatten_share: tuple[float, float] = (0.3, 0.95)
+    flatten_px: tuple[float, float] = (5.0, 30.0)
     sharpen: float = 0.15
     sharpen_amount: tuple[float, float] = (0.3, 1.5)
     gradient: float = 0.2
@@ -57,6 +62,8 @@ def change_appearance(crop_YX: Crop, modality: Modality, config: AppearanceConfi
         np.negative(x, out=x)
     if rng.random() < config.tone:
         x = _bend(x, float(rng.uniform(*config.tone_exponent)))
+    if rng.random() < config.flatten:
+        x = _flatten(x, float(rng.uniform(*config.flatten_share)), _log_uniform(rng, config.flatten_px))
     if rng.random() < config.contrast:
         x *= np.float32(_log_uniform(rng, config.contrast_factor))
     # The optics blur before the camera makes noise; a viewer sharpens both.
@@ -88,6 +95,17 @@ def _bend(x: Crop, exponent: float) -> Crop:
     # What was in the middle stays there, as normalization would see to.
     bent += np.float32(np.median(x) - np.median(bent))
     return bent
+
+
+def _flatten(x: Crop, share: float, sigma_px: float) -> Crop:
+    """Take part of the local mean away, computed on coarser pixels, and restore the standard deviation."""
+    coarse_by = max(1, int(sigma_px / 2.5))
+    coarse = ndimage.gaussian_filter(x[::coarse_by, ::coarse_by], sigma_px / coarse_by, mode="nearest", truncate=3.0)
+    factors = [size / coarse.shape[axis] for axis, size in enumerate(x.shape)]
+    mean = ndimage.zoom(coarse, factors, order=1, mode="nearest", grid_mode=True)
+    flat: Crop = x - np.float32(share) * mean
+    flat *= np.float32(x.std() / max(float(flat.std()), 1e-6))
+    return flat
 
 
 def _noise(shape: tuple[int, ...], config: AppearanceConfig, rng: np.random.Generator) -> Crop:
