@@ -118,9 +118,9 @@ def draw_empty_params(rng: np.random.Generator) -> SampleParams:
 def draw_path_factor(rng: np.random.Generator, modality: Modality) -> float:
     """By how much optical paths are weakened: thin cells, or a medium of nearly their index.
 
-    From 0.15 to 1, in bright field from 0.4: in focus it shows little enough.
+    From 0.15 to 1, in bright field from 0.6: in focus it shows little enough.
     """
-    return float(np.exp(rng.uniform(np.log(0.4 if modality is Modality.BF else 0.15), 0)))
+    return float(np.exp(rng.uniform(np.log(0.6 if modality is Modality.BF else 0.15), 0)))
 
 
 def draw_ordinary_microscope(rng: np.random.Generator, modality: Modality) -> tuple[Microscope, int]:
@@ -137,7 +137,7 @@ def draw_ordinary_microscope(rng: np.random.Generator, modality: Modality) -> tu
     binning = next(b for b in range(1, 9) if sampled(pixel / b, min(low * 1.2, high), 0.45))
     microscope = draw_microscope(rng, modality, pixel / binning, na_range=(low, high))
     if modality is Modality.BF and rng.random() < 0.7:  # stopped down, as 20x assays often are
-        microscope = replace(microscope, condenser_na=0.5 * microscope.condenser_na)
+        microscope = replace(microscope, condenser_na=float(rng.uniform(0.3, 0.7)) * microscope.condenser_na)
     if modality is not Modality.PC:
         return microscope, binning
     # Wide rings of a large radius make narrow halos (about wavelength / width) and cells of the background's grey.
@@ -161,7 +161,7 @@ def draw_ordinary_camera(rng: np.random.Generator, modality: Modality) -> Camera
     """Draw a camera with what ordinary images suffer from: noise, exports, gradients, field stops, scratches."""
     camera = draw_camera(rng)
     bright_field = modality is Modality.BF
-    electrons = float(np.exp(rng.uniform(np.log(2_500 if bright_field else 800), np.log(20_000))))
+    electrons = float(np.exp(rng.uniform(np.log(5_000 if bright_field else 800), np.log(30_000))))
     mean_code = camera.background_electrons * camera.gain + camera.offset
     full_well = electrons * (camera.highest_code - camera.offset) / (mean_code - camera.offset)
     steep = rng.random() < 0.25

@@ -102,9 +102,9 @@ def test_ordinary_studies_span_magnifications_contrasts_and_cameras(modality: Mo
     pixels = np.array([study.pixel_size_um for study in studies])
     assert 0.06 <= pixels.min() < 0.1 and 0.5 < pixels.max() <= 0.7
     factors = np.array([study.path_factor for study in studies])
-    assert 0.15 <= factors.min() < 0.5 and 0.9 < factors.max() <= 1
+    assert 0.15 <= factors.min() < 0.65 and 0.9 < factors.max() <= 1
     cameras = [study.camera for study in studies]
-    assert min(camera.background_electrons for camera in cameras) < 3_500
+    assert min(camera.background_electrons for camera in cameras) < 6_500
     assert {camera.export_bits for camera in cameras} == {8, 16}
     assert any(camera.field_stop for camera in cameras) and any(camera.scratches for camera in cameras)
     crowds = np.mean([study.params.round_density > 0.4 for study in studies])
