@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TypeVar, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -25,10 +26,19 @@ from model.files import write_text
 from model.images import write_plane
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName
+from simulation.microscope import Setting
+from simulation.specimen_store import PIXEL_UM, write_specimen
 from simulation.study import CHALLENGE_LABELS, draw_study, render
 
 MARKER = "SIMULATED.json"
 ORIGIN = "simulated cells"
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
+FIELD_SIZE, SPECIMEN_SIZE = 512, 600
+MIXTURE: dict[Setting, float] = {"challenge": 0.25, "low": 0.15, "ordinary": 0.56, "empty": 0.04}
+
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,7 @@ def render_job(job: RenderJob) -> list[tuple[str, str, int, int]]:
     """Render and write one field; returns its rows of focus.csv. Raises UserError where that cannot be done."""
     seeds = [job.seed, list(Modality).index(job.modality), job.study]
     study_rng = np.random.default_rng(seeds)
-    setting = job.setting if job.setting != "mixed" else str(study_rng.choice(["challenge", "low"]))
-    study = draw_study(study_rng, job.modality, "low" if setting == "low" else "challenge")
+    study = draw_study(study_rng, job.modality, draw_setting(study_rng, job.setting))
     sets = CHALLENGE_LABELS[job.modality]
     labelled = set(Organelle) if job.labels == "all" else sets[int(study_rng.integers(len(sets)))]
     try:
@@ -64,7 +73,7 @@ def render_job(job: RenderJob) -> list[tuple[str, str, int, int]]:
 
     def write(name: str, pixels: NDArray[np.uint16], channel: str) -> None:
         provenance = {"origin": ORIGIN, "seed": str(job.seed), "version": __version__}
-        pixel_size_um = (study.microscope.pixel_size_um,) * 2
+        pixel_size_um = (study.pixel_size_um,) * 2
         write_plane(job.folder / name, pixels, channel=channel, pixel_size_um=pixel_size_um, provenance=provenance)
 
     rows = []
@@ -75,6 +84,30 @@ def render_job(job: RenderJob) -> list[tuple[str, str, int, int]]:
     for organelle in sorted(labelled):
         write(TargetName(job.image, organelle).filename, field.truths[organelle], organelle.label)
     return rows
+
+
+@dataclass(frozen=True)
+class SpecimenJob:
+    """One specimen to be stored; every random choice follows from (seed, number)."""
+
+    folder: Path
+    number: int
+    seed: int
+    setting: str
+    size: int
+
+
+def specimen_job(job: SpecimenJob) -> None:
+    """Grow and store one specimen."""
+    rng = np.random.default_rng([job.seed, job.number])
+    write_specimen(job.folder / f"specimen_{job.number}.safetensors", draw_setting(rng, job.setting), job.size, rng)
+
+
+def draw_setting(rng: np.random.Generator, name: str) -> Setting:
+    """The setting of one study: the one that is named, or drawn by MIXTURE where that is "mixed"."""
+    if name == "mixed":
+        name = str(rng.choice(list(MIXTURE), p=list(MIXTURE.values())))
+    return next(setting for setting in SETTINGS if setting == name)
 
 
 def plan(arguments: argparse.Namespace) -> Iterator[RenderJob]:
@@ -93,7 +126,7 @@ def plan(arguments: argparse.Namespace) -> Iterator[RenderJob]:
                 field=field,
                 seed=arguments.seed,
                 setting=arguments.setting,
-                size=arguments.size,
+                size=arguments.size or FIELD_SIZE,
                 planes=arguments.planes,
                 labels=arguments.labels,
             )
@@ -109,27 +142,50 @@ def simulate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{output}: found no folder to write to ({error.strerror}), expected a new one.") from error
     if not empty:
         raise UserError(f"{output}: found a folder that is not empty, expected a new or empty one.")
-    jobs = list(plan(arguments))
+    if arguments.specimens:
+        jobs = [
+            SpecimenJob(output, number, arguments.seed, arguments.setting, arguments.size or SPECIMEN_SIZE)
+            for number in range(1, arguments.fields + 1)
+        ]
+        started = time.monotonic()
+        run_jobs(specimen_job, jobs, arguments.workers, output)
+        _finish(arguments, f"Grew {len(jobs)} specimens of simulated cells ({arguments.setting})", started)
+        return
+    fields = list(plan(arguments))
     started = time.monotonic()
-    # Ctrl-C is the parent's affair: it stops handing out fields, and the workers end with it.
-    ignore_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(min(arguments.workers, len(jobs)), initializer=ignore_interrupts)
-    try:
-        done = list(tqdm(pool.map(render_job, jobs), total=len(jobs), unit="field", disable=None))
-    except BrokenProcessPool as error:
-        raise UserError(f"{output}: a worker was killed, perhaps for want of memory; try fewer --workers.") from error
-    finally:
-        pool.shutdown(cancel_futures=True)  # as a with statement would, but without finishing what was handed out
-    options = {key: _spell(value) for key, value in vars(arguments).items() if key not in ("output", "workers")}
+    done = run_jobs(render_job, fields, arguments.workers, output)
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(("name", "modality", "image_z", "best_z"))
     writer.writerows(row for rows in done for row in rows)
     write_text(output / "focus.csv", table.getvalue())
+    _finish(arguments, f"Rendered {len(fields)} simulated fields ({_spell(arguments.modalities)})", started)
+
+
+def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, output: Path) -> list[Result]:
+    """Run a function over jobs in processes; results in the order of the jobs."""
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), initializer=_start_worker)
+    try:
+        return list(tqdm(pool.map(function, jobs), total=len(jobs), unit="field", disable=None))
+    except BrokenProcessPool as error:
+        raise UserError(f"{output}: a worker was killed, perhaps for want of memory; try fewer --workers.") from error
+    finally:
+        pool.shutdown(cancel_futures=True)  # as a with statement would, but without finishing what was handed out
+
+
+def _start_worker() -> None:
+    # Ctrl-C is the parent's affair: it stops handing out fields, and the workers end with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # One process a core; and how many threads compute a transform must not decide its last bits.
+    torch.set_num_threads(1)
+
+
+def _finish(arguments: argparse.Namespace, what: str, started: float) -> None:
+    """Write the marker and say what was done."""
+    options = {key: _spell(value) for key, value in vars(arguments).items() if key not in ("output", "workers")}
     marker = {"trained_on": ORIGIN, "version": __version__, "options": options}
-    write_text(output / MARKER, json.dumps(marker, indent=2) + "\n")
-    seconds = time.monotonic() - started
-    print(f"Rendered {len(jobs)} simulated fields ({options['modalities']}) in {seconds:.0f} s to {output}")
+    write_text(arguments.output / MARKER, json.dumps(marker, indent=2) + "\n")
+    print(f"{what} in {time.monotonic() - started:.0f} s to {arguments.output}")
 
 
 def _spell(value: object) -> str:
@@ -158,7 +214,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="new or empty folder")
     parser.add_argument("--fields", type=positive, default=6, help="fields of view for each modality")
     parser.add_argument("--seed", type=natural, default=0, help="the same seed gives the same bytes")
-    parser.add_argument("--size", type=positive, default=512, help="side of the images in pixels")
+    parser.add_argument(
+        "--size", type=positive, help=f"side of the images in pixels ({FIELD_SIZE}, specimens {SPECIMEN_SIZE})"
+    )
     parser.add_argument(
         "--modalities", nargs="+", type=Modality, choices=list(Modality), default=list(Modality), help="BF, PC, DIC"
     )
@@ -168,12 +226,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--setting",
-        choices=("challenge", "low", "mixed"),
+        choices=(*SETTINGS, "mixed"),
         default="challenge",
-        help="objectives: 40x to 100x as in the challenge, 20x, or either",
+        help="40x to 100x as in the challenge, 20x assays with crowds, any culture at 10x to 100x, such a dish without "
+        "cells, or a mixture by study",
     )
     parser.add_argument(
-        "--fields-per-study", type=positive, default=1, help="fields that share culture, microscope and camera"
+        "--fields-per-study", type=positive, default=1, help="fields that share sample, microscope and camera"
+    )
+    parser.add_argument(
+        "--specimens",
+        action="store_true",
+        help=f"store specimens on pixels of {PIXEL_UM} µm instead of images: train.py draws microscopes for them",
     )
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes")
     return parser.parse_args(arguments)

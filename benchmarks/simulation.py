@@ -29,7 +29,7 @@ from simulation.microscope import Setting
 from simulation.study import Field, Study, draw_study, render
 
 TARGET_SECONDS = 2.0
-SETTINGS: tuple[Setting, ...] = ("challenge", "low")
+SETTINGS: tuple[Setting, ...] = ("challenge", "low", "ordinary")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ as real data sets mix both.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,37 @@ class Dust:
 
 
 @dataclass(frozen=True)
+class FieldStop:
+    """A round diaphragm that cuts into the image: centre, radius and soft edge as fractions of the image's side.
+
+    leak: illumination outside, relative to inside.
+    """
+
+    y: float
+    x: float
+    radius: float
+    softness: float
+    leak: float
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A scratch of the dish, out of focus: middle and length as fractions of the side, direction in rad.
+
+    bend: sideways deviation at a distance of one side; width_px: standard deviation of each of its two fringes, of
+    opposite sign; depth: relative change of the light.
+    """
+
+    y: float
+    x: float
+    direction: float
+    bend: float
+    length: float
+    width_px: float
+    depth: float
+
+
+@dataclass(frozen=True)
 class Camera:
     """One study's camera and illumination.
 
@@ -43,7 +75,9 @@ class Camera:
     highest code. background_electrons: mean electrons a pixel where the transmitted intensity is 1.
     read_noise and dark in electrons; prnu: relative rms spread of the pixels' sensitivity; offset in the
     camera's codes. tilt (y, x) and vignetting: relative change of illumination from centre to edge.
-    pattern_seed fixes the pixels' sensitivities.
+    pattern_seed fixes the pixels' sensitivities. flare: stray light that made no image, against the transmitted light
+    of an empty field; it takes contrast away. export_bits and autoscaled tell what a viewer made of the file:
+    8 bits instead of 16, stretched from the frame's own 0.05 to its 99.95 percentile.
     """
 
     bit_depth: int
@@ -58,10 +92,17 @@ class Camera:
     vignetting: float = 0.0
     dust: tuple[Dust, ...] = ()
     pattern_seed: int = 0
+    field_stop: FieldStop | None = None
+    scratches: tuple[Scratch, ...] = ()
+    flare: float = 0.0
+    export_bits: int = 16
+    autoscaled: bool = False
 
     def __post_init__(self) -> None:
         if self.bit_depth not in (12, 14, 16):
             raise ValueError(f"A camera has 12, 14 or 16 bits, not {self.bit_depth}.")
+        if self.export_bits not in (8, 16):
+            raise ValueError(f"A file has 8 or 16 bits, not {self.export_bits}.")
         if not 0 <= self.offset < self.highest_code or self.full_well <= 0 or self.background_electrons < 0:
             raise ValueError("The offset must lie within the codes, and electrons must be positive.")
 
@@ -87,7 +128,10 @@ def expose(intensity: Real, camera: Camera, rng: np.random.Generator) -> Codes:
     Illumination, vignetting, dust and pixel sensitivities come from the camera and are the same in every
     frame of a shape; rng draws the photons and the read noise alone.
     """
-    electrons = np.asarray(intensity, dtype=np.float32) * _illumination(camera, _shape(intensity))
+    flare = np.float32(camera.flare)
+    electrons = (
+        (np.asarray(intensity, dtype=np.float32) + flare) / (1 + flare) * _illumination(camera, _shape(intensity))
+    )
     electrons *= np.float32(camera.background_electrons)
     return _read_out(electrons, camera, rng)
 
@@ -172,7 +216,17 @@ def _read_out(electrons: Real, camera: Camera, rng: np.random.Generator) -> Code
     counts[few] = rng.poisson(electrons[few])
     counts += np.float32(camera.read_noise) * rng.standard_normal(counts.shape, dtype=np.float32)
     codes = np.clip(np.rint(counts * np.float32(camera.gain) + np.float32(camera.offset)), 0, camera.highest_code)
-    return np.asarray(np.rint(codes * np.float32(camera.stretch)), dtype=np.uint16)
+    return _export(np.asarray(np.rint(codes * np.float32(camera.stretch)), dtype=np.uint16), camera)
+
+
+def _export(codes: Codes, camera: Camera) -> Codes:
+    """What a viewer saves of a frame's codes (Y, X): as they are, or stretched, or in 8 bits (0 to 255)."""
+    if camera.export_bits == 16 and not camera.autoscaled:
+        return codes
+    low, high = np.percentile(codes, (0.05, 99.95)) if camera.autoscaled else (0, camera.highest_code * camera.stretch)
+    highest = 2**camera.export_bits - 1
+    stretched = (codes.astype(np.float32) - np.float32(low)) * np.float32(highest / max(high - low, 1))
+    return np.asarray(np.rint(np.clip(stretched, 0, highest)), dtype=np.uint16)
 
 
 @lru_cache(maxsize=4)
@@ -190,9 +244,34 @@ def _illumination(camera: Camera, shape: tuple[int, int]) -> Real:
     field = 1 + camera.tilt[0] * y + camera.tilt[1] * x - camera.vignetting * (y**2 + x**2) / 2
     rows, columns = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)
     for grain in camera.dust:
-        radius = np.hypot(rows - grain.y * shape[0], columns - grain.x * shape[1]) / np.float32(grain.radius_px)
+        # Beyond 5.9 radii a grain changes nothing that double precision could hold.
+        reach = 5.9 * grain.radius_px
+        window = tuple(
+            slice(max(0, int(centre * size - reach)), max(0, int(centre * size + reach) + 2))
+            for centre, size in zip((grain.y, grain.x), shape, strict=True)
+        )
+        radius = np.hypot(rows[window[0]] - grain.y * shape[0], columns[window[1]] - grain.x * shape[1])
+        radius = radius / np.float32(grain.radius_px)
         # A defocused grain: a soft-edged shadow whose middle fills with light the further it is out of focus.
         edge = 1 / (1 + np.exp(np.minimum((radius - 1) / 0.12, 40)))
         hollow = grain.ringing * np.exp(-((radius / 0.7) ** 2) / 2)
-        field = field * (1 - grain.depth * edge * (1 - hollow))
+        field[window] = field[window] * (1 - grain.depth * edge * (1 - hollow))
+    for scratch in camera.scratches:
+        field = field * _scratched(scratch, rows / shape[0], columns / shape[1], 1 / max(shape))
+    if camera.field_stop is not None:
+        stop = camera.field_stop
+        outside = np.hypot(rows / shape[0] - stop.y, columns / shape[1] - stop.x) - stop.radius
+        open_part = 1 / (1 + np.exp(np.clip(outside / stop.softness, -40, 40)))
+        field = np.maximum(field, 0.05) * (stop.leak + (1 - stop.leak) * open_part)
     return np.asarray(field / field.mean(), dtype=np.float32)
+
+
+def _scratched(scratch: Scratch, y: NDArray[Any], x: NDArray[Any], pixel: float) -> Real:
+    """Relative light (Y, X) at y (Y, 1), x (X,), fractions of the side: a bright fringe beside a dark one."""
+    cos, sin = np.cos(scratch.direction), np.sin(scratch.direction)
+    along = (x - scratch.x) * cos + (y - scratch.y) * sin
+    across = (y - scratch.y) * cos - (x - scratch.x) * sin - scratch.bend * along**2
+    fringe = across / (scratch.width_px * pixel)
+    profile = fringe * np.exp(0.5 - fringe**2 / 2)  # at most 1
+    within = 1 / (1 + np.exp(np.clip((np.abs(along) - scratch.length / 2) / 0.02, -40, 40)))
+    return np.asarray(1 + scratch.depth * profile * within, dtype=np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulation.sample_params import SampleParams
+from simulation.sample_params import CellType, SampleParams
 from simulation.volume import Floats, Grid, Volume, outline, radial_modes, resize, smooth_noise
 
 LANDSCAPE_PIXEL_UM = 0.4  # cell bodies are smooth on this scale, so the landscape may be coarser than the image
@@ -45,27 +45,29 @@ class Landscape:
         return field[rows, columns]
 
 
-def draw_landscape(rng: np.random.Generator, culture: SampleParams, grid: Grid) -> Landscape:
+def draw_landscape(rng: np.random.Generator, params: SampleParams, grid: Grid) -> Landscape:
     """Seed, spread and raise the adherent cells of one field."""
     pixel = max(grid.pixel_um, LANDSCAPE_PIXEL_UM)
     shape = (int(np.ceil(grid.extent_um[0] / pixel)), int(np.ceil(grid.extent_um[1] / pixel)))
-    seeds = _seed(rng, culture, grid.extent_um)
-    labels, directions, elongations = _spread(rng, culture, shape, pixel, seeds)
-    edge = _edge_distance(culture, labels, pixel)
-    height = _raise(rng, culture, labels, edge, pixel)
-    cells = _place_nuclei(rng, culture, labels, edge, pixel, seeds, directions, elongations)
+    seeds = _seed(rng, params, grid.extent_um)
+    labels, directions, elongations = _spread(rng, params, shape, pixel, seeds)
+    edge = _edge_distance(params, labels, pixel)
+    height = _raise(rng, params, labels, edge, pixel)
+    cells = _place_nuclei(rng, params, labels, edge, pixel, seeds, directions, elongations)
     return Landscape(pixel, labels, height, edge, cells)
 
 
-def _seed(rng: np.random.Generator, culture: SampleParams, extent_um: tuple[float, float]) -> Floats:
+def _seed(rng: np.random.Generator, params: SampleParams, extent_um: tuple[float, float]) -> Floats:
     """Cell centres (N, 2) in µm: best-candidate spacing inside colonies, which cover ``confluence`` of the dish."""
-    radius = np.sqrt(culture.area_um2 / np.pi)
+    if params.confluence == 0:
+        return np.zeros((0, 2), np.float32)
+    radius = np.sqrt(params.area_um2 / np.pi)
     border = BORDER_UM + radius
     high, wide = extent_um[0] + 2 * border, extent_um[1] + 2 * border
     colony_pixel = 5.0
     colonies = smooth_noise(rng, (int(high / colony_pixel) + 2, int(wide / colony_pixel) + 2), 8.0)
-    threshold = np.quantile(colonies, 1 - culture.confluence)
-    wanted = rng.poisson(culture.confluence * high * wide / (culture.area_um2 * rng.uniform(0.7, 1.2)))
+    threshold = np.quantile(colonies, 1 - params.confluence)
+    wanted = rng.poisson(params.confluence * high * wide / (params.area_um2 * rng.uniform(0.7, 1.2)))
     seeds = np.zeros((0, 2), np.float32)
     for _ in range(max(1, int(wanted))):
         candidates = (rng.random((10, 2)) * (high, wide)).astype(np.float32)
@@ -87,25 +89,26 @@ def _seed(rng: np.random.Generator, culture: SampleParams, extent_um: tuple[floa
 
 
 def _spread(
-    rng: np.random.Generator, culture: SampleParams, shape: tuple[int, int], pixel: float, seeds: Floats
+    rng: np.random.Generator, params: SampleParams, shape: tuple[int, int], pixel: float, seeds: Floats
 ) -> tuple[NDArray[np.int32], Floats, Floats]:
     """Labels (Y, X) by competition of star-shaped outlines with protrusions, and each cell's axis."""
     nearest = np.full(shape, np.inf, np.float32)
     labels = np.zeros(shape, np.int32)
-    wobble = culture.ruggedness * 0.25 * np.sqrt(culture.area_um2 / np.pi)
+    wobble = params.ruggedness * 0.25 * np.sqrt(params.area_um2 / np.pi)
     warp_y, warp_x = (wobble * smooth_noise(rng, shape, 3.5 / pixel) for _ in range(2))
     common = rng.uniform(0, np.pi)
     aligned = rng.random() < 0.4
     directions = (
         common + 0.25 * rng.standard_normal(len(seeds)) if aligned else rng.uniform(0, np.pi, len(seeds))
     ).astype(np.float32)
-    elongations = rng.uniform(*culture.cells.elongation, len(seeds)).astype(np.float32)
-    limit = 1.5 if culture.epithelial else 1.0  # epithelial cells spread until they meet a neighbour
+    elongations = rng.uniform(*params.cells.elongation, len(seeds)).astype(np.float32)
+    limit = 1.5 if params.epithelial else 1.0  # epithelial cells spread until they meet a neighbour
     for index, (y, x) in enumerate(seeds):
-        radius = np.sqrt(culture.area_um2 * rng.lognormal(0, 0.3) / np.pi)
-        modes = radial_modes(rng, culture.ruggedness, 1.2)
-        lobes = int(rng.integers(culture.cells.protrusions[0], culture.cells.protrusions[1] + 1))
-        reach = limit * radius * (2.6 if lobes else 1.5) * np.sqrt(elongations[index])
+        radius = np.sqrt(params.area_um2 * rng.lognormal(0, 0.3) / np.pi)
+        modes = radial_modes(rng, params.ruggedness, 1.2)
+        lobes = int(rng.integers(params.cells.protrusions[0], params.cells.protrusions[1] + 1))
+        longest = 1.4 + params.cells.tip_length[1] if params.cells.pointed else 2.6
+        reach = limit * radius * (longest if lobes else 1.5) * np.sqrt(elongations[index])
         rows = slice(max(0, int((y - reach) / pixel)), min(shape[0], int((y + reach) / pixel) + 1))
         columns = slice(max(0, int((x - reach) / pixel)), min(shape[1], int((x + reach) / pixel) + 1))
         if rows.start >= rows.stop or columns.start >= columns.stop:
@@ -117,8 +120,9 @@ def _spread(
         along, across = (dx * cos + dy * sin) / stretch, (dy * cos - dx * sin) * stretch
         angle = np.arctan2(across, along)
         relative = outline(angle, modes)
-        for _ in range(lobes):
-            relative += _protrusion(rng, angle)
+        for lobe in range(lobes):
+            pole = np.pi * lobe if params.cells.bipolar and lobe < 2 else None
+            relative += _protrusion(rng, angle, params.cells, pole)
         score = np.hypot(along, across) / (radius * relative)
         closer = (score < nearest[rows, columns]) & (score < limit)
         nearest[rows, columns][closer] = score[closer]
@@ -126,15 +130,17 @@ def _spread(
     return labels, directions, elongations
 
 
-def _protrusion(rng: np.random.Generator, angle: Floats) -> Floats:
-    """What one protrusion in a random direction adds to the relative radius at each angle (rad)."""
-    turn = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi)))).astype(np.float32)
-    length = rng.uniform(0.3, 1.2)
-    protrusion: Floats = length * np.exp(-((turn / rng.uniform(0.1, 0.35)) ** 2))
+def _protrusion(rng: np.random.Generator, angle: Floats, cells: CellType, pole: float | None) -> Floats:
+    """What one protrusion adds to the relative radius at each angle (rad): at ``pole``, or in a random direction."""
+    bearing = rng.uniform(0, 2 * np.pi) if pole is None else pole + rng.normal(0, 0.15)
+    turn = np.angle(np.exp(1j * (angle - bearing))).astype(np.float32)
+    length = rng.uniform(*cells.tip_length)
+    apart = np.abs(turn) / rng.uniform(*cells.tip_width_rad)
+    protrusion: Floats = length * np.exp(-apart if cells.pointed else -(apart**2))
     return protrusion
 
 
-def _edge_distance(culture: SampleParams, labels: NDArray[np.int32], pixel: float) -> Volume:
+def _edge_distance(params: SampleParams, labels: NDArray[np.int32], pixel: float) -> Volume:
     """Distance (Y, X) in µm to the nearest place that is another cell's or nobody's; 0 on the bare dish."""
     different = labels == 0
     for axis in (0, 1):
@@ -147,17 +153,17 @@ def _edge_distance(culture: SampleParams, labels: NDArray[np.int32], pixel: floa
 
 
 def _raise(
-    rng: np.random.Generator, culture: SampleParams, labels: NDArray[np.int32], edge: Volume, pixel: float
+    rng: np.random.Generator, params: SampleParams, labels: NDArray[np.int32], edge: Volume, pixel: float
 ) -> Volume:
     """Height (Y, X) in µm: a lamella at free edges, saturating inwards; epithelial borders stay high."""
     inside = labels > 0
-    peak = rng.uniform(*culture.cells.height_um)
-    lamella = min(rng.uniform(*culture.cells.lamella_um), 0.6 * peak)
+    peak = rng.uniform(*params.cells.height_um)
+    lamella = min(rng.uniform(*params.cells.lamella_um), 0.6 * peak)
     per_cell = rng.lognormal(0, 0.15, int(labels.max()) + 1).astype(np.float32)
-    profile = 1 - np.exp(-edge / culture.edge_um)
-    if culture.epithelial:
+    profile = 1 - np.exp(-edge / params.edge_um)
+    if params.epithelial:
         to_bare = ndimage.distance_transform_edt(inside).astype(np.float32) * pixel
-        profile = np.maximum(profile * 0.35 + 0.6, 0) * (1 - np.exp(-to_bare / culture.edge_um))
+        profile = np.maximum(profile * 0.35 + 0.6, 0) * (1 - np.exp(-to_bare / params.edge_um))
     shape = (labels.shape[0], labels.shape[1])
     ruffles = 1 + 0.08 * smooth_noise(rng, shape, 1.2 / pixel) + 0.08 * smooth_noise(rng, shape, 5.0 / pixel)
     height = (lamella + (peak - lamella) * profile) * per_cell[labels] * ruffles * inside
@@ -168,7 +174,7 @@ def _raise(
 
 def _place_nuclei(
     rng: np.random.Generator,
-    culture: SampleParams,
+    params: SampleParams,
     labels: NDArray[np.int32],
     edge: Volume,
     pixel: float,
@@ -202,7 +208,7 @@ def _place_nuclei(
                 elongation=float(elongations[label - 1]),
                 room_um=float(edge[row, column]),
                 reach_um=float(reach),
-                brightness=float(rng.lognormal(0, culture.stain_spread)),
+                brightness=float(rng.lognormal(0, params.stain_spread)),
             )
         )
     return tuple(cells)

@@ -21,22 +21,24 @@ from simulation.volume import Grid
 SLABS = 6
 
 
-def grow(rng: np.random.Generator, culture: SampleParams, shape: tuple[int, int], pixel_um: float) -> Specimen:
-    """Draw a field of ``shape`` (Y, X) pixels of one study's culture."""
-    top = max(1.4 * culture.cells.height_um[1], 2.3 * culture.round_radius_um[1])
+def grow(
+    rng: np.random.Generator, params: SampleParams, shape: tuple[int, int], pixel_um: float, slabs: int = SLABS
+) -> Specimen:
+    """Draw a field of ``shape`` (Y, X) pixels of one study's sample, cut into ``slabs``."""
+    top = max(1.4 * params.cells.height_um[1], 2.3 * params.round_radius_um[1])
     # slabs thicken upwards: most of what is small lies near the coverslip
-    edges = tuple(float(top * part**1.4) for part in np.linspace(0, 1, SLABS + 1))
+    edges = tuple(float(top * part**1.4) for part in np.linspace(0, 1, slabs + 1))
     grid = Grid(shape, pixel_um, edges)
     specimen = Specimen.empty(grid)
-    landscape = draw_landscape(rng, culture, grid)
+    landscape = draw_landscape(rng, params, grid)
     height = height_on(landscape, grid)
-    nuclei = draw_nuclei(rng, culture, specimen, landscape.cells, height)
-    draw_cytoplasm(rng, culture, specimen, height, nuclei)
+    nuclei = draw_nuclei(rng, params, specimen, landscape.cells, height)
+    draw_cytoplasm(rng, params, specimen, height, nuclei)
     exclude_nuclei(specimen, nuclei, 0.85, (Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN))
-    draw_mitochondria(rng, culture, specimen, landscape, nuclei)
-    draw_microtubules(rng, culture, specimen, landscape, nuclei)
-    draw_actin(rng, culture, specimen, landscape, height)
-    draw_granules(rng, culture, specimen, landscape, nuclei)
-    draw_round_cells(rng, culture, specimen, height)
-    draw_debris(rng, culture, specimen)
+    draw_mitochondria(rng, params, specimen, landscape, nuclei)
+    draw_microtubules(rng, params, specimen, landscape, nuclei)
+    draw_actin(rng, params, specimen, landscape, height)
+    draw_granules(rng, params, specimen, landscape, nuclei)
+    draw_round_cells(rng, params, specimen, height)
+    draw_debris(rng, params, specimen)
     return specimen

@@ -14,7 +14,7 @@ import numpy as np
 
 from model.labels import Modality, Organelle
 
-Setting = Literal["challenge", "low"]
+Setting = Literal["challenge", "low", "ordinary", "empty"]
 
 _NA_RANGE: dict[str, tuple[float, float]] = {"challenge": (0.6, 1.43), "low": (0.3, 0.5)}
 _PIXEL_RANGE_UM: dict[str, tuple[float, float]] = {"challenge": (0.06, 0.16), "low": (0.25, 0.35)}
@@ -33,8 +33,9 @@ _EMISSION_RANGE_UM: dict[Organelle, tuple[float, float]] = {
 class Microscope:
     """One study's instrument. Lengths in µm, angles in radians, pairs as (y, x); apertures are n sin(theta).
 
-    ring_na, ring_width_ratio (width / radius), ring_transmission (of intensity) and ring_decentre_na (of the
-    phase ring against the image of the annulus) act in phase contrast only, shear_um and bias_rad in DIC
+    ring_na, ring_width_ratio (width / radius), ring_transmission (of intensity), ring_phase_rad (-π/2: positive
+    contrast, dense cells are dark; +π/2: negative) and ring_decentre_na (of the phase ring against the image of the
+    annulus) act in phase contrast only, shear_um and bias_rad in DIC
     only; in phase contrast the annulus replaces the condenser's disk. Aberrations are coefficients in waves
     of 6 r^4 - 6 r^2 + 1 and of r^2 cos 2t, r^2 sin 2t over the pupil. emission_um is in the order of
     `Organelle`. Raises ValueError where the values do not make an instrument, or where the camera would not
@@ -50,6 +51,7 @@ class Microscope:
     ring_na: float = 0.3
     ring_width_ratio: float = 0.12
     ring_transmission: float = 0.2
+    ring_phase_rad: float = -np.pi / 2
     ring_decentre_na: tuple[float, float] = (0.0, 0.0)
     shear_um: tuple[float, float] = (0.0, 0.2)
     bias_rad: float = 0.8
@@ -113,15 +115,16 @@ def draw_microscope(
     rng: np.random.Generator,
     modality: Modality,
     pixel_size_um: float | None = None,
-    setting: Setting = "challenge",
+    setting: Literal["challenge", "low"] = "challenge",
+    na_range: tuple[float, float] | None = None,
 ) -> Microscope:
     """Draw one study's instrument within the documented ranges; the same generator state gives the same instrument.
 
     pixel_size_um fixes the pixel (µm), else it is log-uniform within the setting's range. The objective's NA
-    lies within the setting's range and at most at wavelength / (4 pixel). Raises ValueError where a given
+    lies within the setting's range (or na_range) and at most at wavelength / (4 pixel). Raises ValueError where a given
     pixel is too coarse for the setting's lowest NA.
     """
-    lowest, highest = _NA_RANGE[setting]
+    lowest, highest = na_range or _NA_RANGE[setting]
     wavelength = float(rng.uniform(0.45, 0.70))
     drawn_pixel = float(np.exp(rng.uniform(*np.log(_PIXEL_RANGE_UM[setting]))))
     pixel = drawn_pixel if pixel_size_um is None else float(pixel_size_um)

@@ -36,7 +36,7 @@ class _Footprint:
 
 
 def draw_nuclei(
-    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, cells: Sequence[Cell], height: Volume
+    rng: np.random.Generator, params: SampleParams, specimen: Specimen, cells: Sequence[Cell], height: Volume
 ) -> Volume:
     """Draw each cell's nucleus with nucleoli and chromatin; returns the nuclear mask (Y, X) in [0, 1].
 
@@ -46,23 +46,23 @@ def draw_nuclei(
     mask = np.zeros(grid.shape, np.float32)
     chromatin = smooth_noise(rng, grid.shape, rng.uniform(0.25, 0.6) / grid.pixel_um)
     chromatin += 0.7 * smooth_noise(rng, grid.shape, rng.uniform(0.8, 2.0) / grid.pixel_um)
-    thickness_of_study = rng.uniform(*culture.cells.nucleus_thickness_um)
+    thickness_of_study = rng.uniform(*params.cells.nucleus_thickness_um)
     for cell in cells:
-        for y, x, radius in _places(rng, culture, cell):
-            footprint = _draw_footprint(rng, culture, grid, cell, y, x, radius)
+        for y, x, radius in _places(rng, params, cell):
+            footprint = _draw_footprint(rng, params, grid, cell, y, x, radius)
             if footprint is None:
                 continue
             bottom, top = _make_room(footprint, thickness_of_study * rng.lognormal(0, 0.12), height)
-            nucleoli = _draw_nucleoli(rng, culture, footprint, top - bottom)
+            nucleoli = _draw_nucleoli(rng, params, footprint, top - bottom)
             texture = np.clip(chromatin[footprint.window], -2.5, 2.5)
-            _fill(culture, specimen, footprint, bottom, top, nucleoli, texture, cell.brightness)
+            _fill(params, specimen, footprint, bottom, top, nucleoli, texture, cell.brightness)
             mask[footprint.window] = np.maximum(mask[footprint.window], footprint.inside)
     return mask
 
 
-def _places(rng: np.random.Generator, culture: SampleParams, cell: Cell) -> Iterator[tuple[float, float, float]]:
+def _places(rng: np.random.Generator, params: SampleParams, cell: Cell) -> Iterator[tuple[float, float, float]]:
     """Centre (y, x) and radius in µm of a cell's nucleus, or of the two that about 3 % of wide cells have."""
-    radius = min(culture.nucleus_radius_um * rng.lognormal(0, 0.12), 0.85 * cell.room_um)
+    radius = min(params.nucleus_radius_um * rng.lognormal(0, 0.12), 0.85 * cell.room_um)
     if radius < SMALLEST_RADIUS_UM:
         return
     two = rng.random() < 0.03 and cell.room_um > 1.6 * radius
@@ -73,7 +73,7 @@ def _places(rng: np.random.Generator, culture: SampleParams, cell: Cell) -> Iter
 
 
 def _draw_footprint(
-    rng: np.random.Generator, culture: SampleParams, grid: Grid, cell: Cell, y: float, x: float, radius: float
+    rng: np.random.Generator, params: SampleParams, grid: Grid, cell: Cell, y: float, x: float, radius: float
 ) -> _Footprint | None:
     window = grid.window(y, x, 1.8 * radius + 2)
     if window is None:
@@ -83,7 +83,7 @@ def _draw_footprint(
     turn = cell.direction + 0.3 * rng.standard_normal()
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     along, across = (dx * cos + dy * sin) / axis, (dy * cos - dx * sin) * axis
-    rim = outline(np.arctan2(across, along), radial_modes(rng, culture.nucleus_roughness, 2.5)) * radius
+    rim = outline(np.arctan2(across, along), radial_modes(rng, params.nucleus_roughness, 2.5)) * radius
     return _Footprint(window, along, across, np.hypot(along, across), rim, radius)
 
 
@@ -98,11 +98,11 @@ def _make_room(footprint: _Footprint, thickness_um: float, height: Volume) -> tu
     return bottom, np.minimum(bottom + dome, np.maximum(body, bottom))
 
 
-def _draw_nucleoli(rng: np.random.Generator, culture: SampleParams, footprint: _Footprint, room: Floats) -> Floats:
+def _draw_nucleoli(rng: np.random.Generator, params: SampleParams, footprint: _Footprint, room: Floats) -> Floats:
     """Thickness of the nucleoli in µm, nowhere more than the nucleus' own (``room``)."""
     radius = footprint.radius_um
     thickness = np.zeros_like(footprint.distance)
-    for _ in range(int(rng.poisson(culture.cells.nucleoli))):
+    for _ in range(int(rng.poisson(params.cells.nucleoli))):
         place, bearing = 0.7 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
         along, across = place * radius * np.cos(bearing), place * radius * np.sin(bearing)
         size = rng.uniform(0.5, 1.4) * (radius / 8) ** 0.5
@@ -113,7 +113,7 @@ def _draw_nucleoli(rng: np.random.Generator, culture: SampleParams, footprint: _
 
 
 def _fill(
-    culture: SampleParams,
+    params: SampleParams,
     specimen: Specimen,
     footprint: _Footprint,
     bottom: Floats,
@@ -125,13 +125,13 @@ def _fill(
     """Add nucleoplasm with chromatin, nucleoli (dark in DNA stains) and envelope to the specimen."""
     grid, window, inside = specimen.grid, footprint.window, footprint.inside
     middle = (bottom + top) / 2
-    index = culture.nucleoplasm + culture.chromatin * texture
+    index = params.nucleoplasm + params.chromatin * texture
     add_column(specimen.optical_path, grid, window, bottom, top, index * inside)
     low, high = middle - nucleoli / 2, middle + nucleoli / 2
-    add_column(specimen.optical_path, grid, window, low, high, culture.nucleoli * inside)
-    envelope = np.exp(-(((footprint.distance - footprint.rim) / max(0.12, grid.pixel_um)) ** 2)) * culture.membrane
+    add_column(specimen.optical_path, grid, window, low, high, params.nucleoli * inside)
+    envelope = np.exp(-(((footprint.distance - footprint.rim) / max(0.12, grid.pixel_um)) ** 2)) * params.membrane
     specimen.optical_path[(grid.slab(float(middle.mean())), *window)] += envelope
 
     nucleolar = np.minimum(nucleoli / np.maximum(top - bottom, 0.3), 1)
-    stain = np.maximum(1 + culture.chromatin_contrast * texture, 0.1) * (1 - 0.8 * nucleolar)
+    stain = np.maximum(1 + params.chromatin_contrast * texture, 0.1) * (1 - 0.8 * nucleolar)
     add_column(specimen.density[Organelle.NUCLEUS], grid, window, bottom, top, stain * inside * brightness)

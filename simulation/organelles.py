@@ -22,17 +22,17 @@ MOST_GRANULES = 4000  # of a kind in one cell
 
 
 def draw_cytoplasm(
-    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, height: Volume, nuclei: Volume
+    rng: np.random.Generator, params: SampleParams, specimen: Specimen, height: Volume, nuclei: Volume
 ) -> None:
     """Fill the cell bodies (``height`` (Y, X) µm) with cytoplasm, granular outside the nuclei, and diffuse stain."""
     grid = specimen.grid
     fine, coarse = rng.uniform(0.2, 0.5), rng.uniform(0.6, 1.6)
     texture = 0.6 * smooth_noise(rng, grid.shape, max(fine / grid.pixel_um, 0.6))
     texture = texture + 0.8 * smooth_noise(rng, grid.shape, coarse / grid.pixel_um)
-    density = 1 + culture.granularity * np.clip(texture, -3, 3) * (1 - 0.75 * nuclei)
+    density = 1 + params.granularity * np.clip(texture, -3, 3) * (1 - 0.75 * nuclei)
     bottom = np.zeros_like(height)
-    add_column(specimen.optical_path, grid, grid.everywhere, bottom, height, culture.cytoplasm * density)
-    for organelle, part in culture.diffuse.items():
+    add_column(specimen.optical_path, grid, grid.everywhere, bottom, height, params.cytoplasm * density)
+    for organelle, part in params.diffuse.items():
         add_column(specimen.density[organelle], grid, grid.everywhere, bottom, height, 0.1 * part * density)
 
 
@@ -43,20 +43,20 @@ def exclude_nuclei(specimen: Specimen, mask: Volume, factor: float, organelles: 
 
 
 def draw_mitochondria(
-    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
+    rng: np.random.Generator, params: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Tubes of random persistence around the nuclei, kept out of them and of the cell's outer rim."""
     grid = specimen.grid
-    area = np.pi / 4 * culture.mitochondria_diameter_um**2
-    steps = max(4, int(culture.mitochondria_length_um / STEP_UM))
+    area = np.pi / 4 * params.mitochondria_diameter_um**2
+    steps = max(4, int(params.mitochondria_length_um / STEP_UM))
     parts: list[tuple[Floats, ...]] = []
     for cell in landscape.cells:
-        spread = min(culture.mitochondria_reach_um, cell.room_um)
-        extent = culture.nucleus_radius_um + spread
-        volume = np.pi * (extent**2 - 0.5 * culture.nucleus_radius_um**2) * 0.5 * culture.cells.height_um[0]
-        tubes = int(np.clip(culture.mitochondria_fraction * volume / (area * steps * STEP_UM), 8, 400))
+        spread = min(params.mitochondria_reach_um, cell.room_um)
+        extent = params.nucleus_radius_um + spread
+        volume = np.pi * (extent**2 - 0.5 * params.nucleus_radius_um**2) * 0.5 * params.cells.height_um[0]
+        tubes = int(np.clip(params.mitochondria_fraction * volume / (area * steps * STEP_UM), 8, 400))
         bearing = rng.uniform(0, 2 * np.pi, tubes)
-        start = 0.6 * culture.nucleus_radius_um + rng.gamma(2.0, spread / 2, tubes)
+        start = 0.6 * params.nucleus_radius_um + rng.gamma(2.0, spread / 2, tubes)
         y0, x0 = cell.y_um + start * np.sin(bearing), cell.x_um + start * np.cos(bearing)
         y, x = _worms(rng, y0, x0, bearing + rng.normal(0, 1.2, tubes), steps, STEP_UM, 2.5)
         own = (landscape.at(landscape.labels, y, x) == cell.label) & (
@@ -66,19 +66,19 @@ def draw_mitochondria(
         z = np.broadcast_to(rng.uniform(0.2, 0.8, (tubes, 1)), y.shape) * tall
         weight = own * (1.0 - _nuclear(nuclei, grid.pixel_um, y, x)) * area * STEP_UM / grid.pixel_um**2
         parts.append((z, y, x, weight, weight * cell.brightness * rng.lognormal(0, 0.3, (tubes, 1))))
-    _deposit_tubes(specimen, parts, culture.mitochondria, culture.mitochondria_diameter_um / 4, Organelle.MITOCHONDRIA)
+    _deposit_tubes(specimen, parts, params.mitochondria, params.mitochondria_diameter_um / 4, Organelle.MITOCHONDRIA)
 
 
 def draw_microtubules(
-    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
+    rng: np.random.Generator, params: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Filaments from the centrosome beside the nucleus to the cell's edge (apparent persistence about 30 µm)."""
     grid = specimen.grid
     parts: list[tuple[Floats, ...]] = []
     for cell in landscape.cells:
-        count = culture.microtubules
+        count = params.microtubules
         side = rng.uniform(0, 2 * np.pi)
-        away = rng.uniform(0.7, 1.05) * min(culture.nucleus_radius_um, cell.room_um)
+        away = rng.uniform(0.7, 1.05) * min(params.nucleus_radius_um, cell.room_um)
         y0 = cell.y_um + away * np.sin(side) + rng.normal(0, 0.4, count)
         x0 = cell.x_um + away * np.cos(side) + rng.normal(0, 0.4, count)
         bearing = rng.uniform(0, 2 * np.pi, count)
@@ -97,15 +97,15 @@ def draw_microtubules(
 
 
 def draw_actin(
-    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, height: Volume
+    rng: np.random.Generator, params: SampleParams, specimen: Specimen, landscape: Landscape, height: Volume
 ) -> None:
     """Stress fibres along the cell's axis near the coverslip, and the cortex at its border."""
     grid = specimen.grid
-    area = np.pi / 4 * culture.fibre_diameter_um**2
+    area = np.pi / 4 * params.fibre_diameter_um**2
     parts: list[tuple[Floats, ...]] = []
     for cell in landscape.cells:
-        reach = np.sqrt(culture.area_um2 / np.pi)
-        count = int(rng.poisson(culture.fibres_per_cell)) + 1
+        reach = np.sqrt(params.area_um2 / np.pi)
+        count = int(rng.poisson(params.fibres_per_cell)) + 1
         length = rng.uniform(0.4, 1.6, count) * reach * np.sqrt(cell.elongation)
         steps = max(8, int(length.max() / STEP_UM))
         across = rng.uniform(-0.9, 0.9, count) * reach / np.sqrt(cell.elongation)
@@ -120,29 +120,29 @@ def draw_actin(
         strength = rng.lognormal(0, 0.4, (count, 1))
         weight = own * strength * area * STEP_UM / grid.pixel_um**2
         parts.append((z, y, x, weight, weight * cell.brightness))
-    _deposit_tubes(specimen, parts, culture.fibres, culture.fibre_diameter_um / 4, Organelle.ACTIN)
+    _deposit_tubes(specimen, parts, params.fibres, params.fibre_diameter_um / 4, Organelle.ACTIN)
 
     width = rng.uniform(0.25, 0.6)
     rim = np.exp(-landscape.edge_distance / width) * (landscape.labels > 0)
-    cortex = resize(rim, grid.shape) * culture.cortex
+    cortex = resize(rim, grid.shape) * params.cortex
     add_column(specimen.density[Organelle.ACTIN], grid, grid.everywhere, np.zeros_like(height), height, 0.25 * cortex)
     low, high = 0.2 * height, 0.8 * height
-    index = 0.3 * culture.membrane + 0.5 * culture.fibres  # the cortex is a looser mesh of what the fibres are made of
+    index = 0.3 * params.membrane + 0.5 * params.fibres  # the cortex is a looser mesh of what the fibres are made of
     add_column(specimen.optical_path, grid, grid.everywhere, low, high, index * np.minimum(cortex, 2))
 
 
 def draw_granules(
-    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
+    rng: np.random.Generator, params: SampleParams, specimen: Specimen, landscape: Landscape, nuclei: Volume
 ) -> None:
     """Vesicles and lipid droplets, thick around the nucleus: they carry no label, but most of the contrast."""
     parts: list[tuple[Floats, ...]] = []
     for cell in landscape.cells:
-        reach = culture.vesicle_reach_um * rng.lognormal(0, 0.3)
-        extent = culture.nucleus_radius_um + reach
-        density = culture.vesicle_density * rng.lognormal(0, 0.5)
+        reach = params.vesicle_reach_um * rng.lognormal(0, 0.3)
+        extent = params.nucleus_radius_um + reach
+        density = params.vesicle_density * rng.lognormal(0, 0.5)
         kinds = (
-            (density * np.pi * extent**2, culture.vesicle_radius_um, culture.vesicles),
-            (culture.droplets_per_cell, DROPLET_RADIUS_UM, culture.droplets),
+            (density * np.pi * extent**2, params.vesicle_radius_um, params.vesicles),
+            (params.droplets_per_cell, DROPLET_RADIUS_UM, params.droplets),
         )
         for mean, (smallest, largest), index in kinds:
             count = int(min(rng.poisson(mean), MOST_GRANULES))
@@ -150,7 +150,7 @@ def draw_granules(
                 continue
             bearing = rng.uniform(0, 2 * np.pi, count)
             far = rng.random(count) < 0.15  # some wander through the whole cell
-            start = 0.5 * culture.nucleus_radius_um + rng.gamma(2.0, reach / 2, count) * np.where(far, 3, 1)
+            start = 0.5 * params.nucleus_radius_um + rng.gamma(2.0, reach / 2, count) * np.where(far, 3, 1)
             y, x = cell.y_um + start * np.sin(bearing), cell.x_um + start * np.cos(bearing)
             own = landscape.at(landscape.labels, y, x) == cell.label
             own &= rng.random(count) > 0.9 * _nuclear(nuclei, specimen.grid.pixel_um, y, x)

@@ -5,7 +5,9 @@ Sheppard, Opt. Express 16, 19462, 2008. Frequencies in cycles/µm, apertures as 
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.labels import Modality
 from simulation.microscope import Microscope
@@ -53,40 +55,46 @@ def source_count(microscope: Microscope, defocus_um: float) -> int:
     return next((n for n in SOURCE_COUNTS if n >= needed), SOURCE_COUNTS[-1])
 
 
-def pupil_at(
-    microscope: Microscope, fy: NDArray[np.float64], fx: NDArray[np.float64], step: float
-) -> NDArray[np.complex128]:
-    """The objective's pupil at absolute frequencies (cycles/µm): aperture, aberrations, phase ring."""
+def pupil_at(microscope: Microscope, fy: Tensor, fx: Tensor, step: float) -> Tensor:
+    """The objective's pupil at absolute frequencies (cycles/µm): aperture, aberrations, phase ring.
+
+    fy, fx: real tensors that broadcast against each other; returns complex of their precision.
+    """
     cutoff = microscope.pupil_na / microscope.wavelength_um
-    radius = np.hypot(fy, fx)
-    rho = radius / (microscope.numerical_aperture / microscope.wavelength_um)
-    angle = np.arctan2(fy, fx)
-    waves = microscope.spherical_waves * (6 * rho**4 - 6 * rho**2 + 1)
-    waves = waves + rho**2 * (
-        microscope.astigmatism_waves[1] * np.cos(2 * angle) + microscope.astigmatism_waves[0] * np.sin(2 * angle)
-    )
+    scale = microscope.wavelength_um / microscope.numerical_aperture
+    squared_y, squared_x = (fy * scale) ** 2, (fx * scale) ** 2
+    rho_squared = squared_y + squared_x
+    radius = torch.sqrt(rho_squared) / scale
+    # r² cos 2t and r² sin 2t, without the angle
+    astigmatism = microscope.astigmatism_waves[1] * (squared_x - squared_y)
+    astigmatism = astigmatism + microscope.astigmatism_waves[0] * 2 * scale**2 * fy * fx
+    waves = microscope.spherical_waves * (6 * rho_squared**2 - 6 * rho_squared + 1) + astigmatism
     # Edges are softened inwards by one frequency step, against the staircase of a disk on a grid.
-    pupil = np.clip((cutoff - radius) / step, 0, 1) * np.exp(2j * np.pi * waves)
+    pupil = phasor(2 * torch.pi * waves) * ((cutoff - radius) / step).clamp(0, 1)
     if microscope.modality is Modality.PC:
-        decentre = np.asarray(microscope.ring_decentre_na) / microscope.wavelength_um
+        decentre_y, decentre_x = (part / microscope.wavelength_um for part in microscope.ring_decentre_na)
         ring = microscope.ring_na / microscope.wavelength_um
         half_width = 0.5 * RING_MARGIN * microscope.ring_width_ratio * ring
-        distance = np.abs(np.hypot(fy - decentre[0], fx - decentre[1]) - ring)
-        covered = np.clip((half_width - distance) / step + 0.5, 0, 1)
-        # exp(-i pi/2) retards the direct against the scattered light by a quarter wave less: positive
-        # contrast.
-        attenuated = np.sqrt(microscope.ring_transmission) * np.exp(-0.5j * np.pi)
-        pupil = pupil * (1 + covered * (attenuated - 1))
-    return np.asarray(pupil, dtype=np.complex128)
+        distance = (torch.sqrt((fy - decentre_y) ** 2 + (fx - decentre_x) ** 2) - ring).abs()
+        covered = ((half_width - distance) / step + 0.5).clamp(0, 1)
+        # exp(-i pi/2) retards the direct against the scattered light by a quarter wave less: positive contrast.
+        attenuated = np.sqrt(microscope.ring_transmission) * np.exp(1j * microscope.ring_phase_rad)
+        pupil = pupil * (1 + covered * complex(attenuated - 1))
+    return pupil
 
 
-def shear_factor(microscope: Microscope, fy: NDArray[np.float64], fx: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """DIC: difference of two images sheared by d with bias, as a factor of the spectrum; 1 otherwise.
+def shear_factor(microscope: Microscope, fy: Tensor, fx: Tensor) -> Tensor:
+    """DIC: difference of two images sheared by d with bias, as a factor of the spectrum, real; 1 otherwise.
 
-    Frequencies are relative to the illuminating wave, since the condenser's prism compensates the shear at
-    the source.
+    The factor i that all frequencies share is left out. Frequencies are relative to the illuminating wave, since the
+    condenser's prism compensates the shear at the source.
     """
     if microscope.modality is not Modality.DIC:
-        return np.ones(np.broadcast(fy, fx).shape, np.complex128)
+        return torch.ones((), dtype=fy.dtype, device=fy.device)
     shear_y, shear_x = microscope.shear_um
-    return 1j * np.sin(np.pi * (fy * shear_y + fx * shear_x) + microscope.bias_rad / 2)
+    return torch.sin(torch.pi * (fy * shear_y + fx * shear_x) + microscope.bias_rad / 2)
+
+
+def phasor(angle: Tensor) -> Tensor:
+    """exp(i angle): several times faster than torch's complex exponential."""
+    return torch.complex(torch.cos(angle), torch.sin(angle))

@@ -14,22 +14,22 @@ MOST_ROUND_CELLS, MOST_SPECKS, MOST_DEAD = 700, 2000, 60  # a field
 ROUND_CELL_STAIN = {Organelle.MITOCHONDRIA: 0.25, Organelle.TUBULIN: 0.25, Organelle.ACTIN: 0.15}
 
 
-def draw_round_cells(rng: np.random.Generator, culture: SampleParams, specimen: Specimen, height: Volume) -> None:
+def draw_round_cells(rng: np.random.Generator, params: SampleParams, specimen: Specimen, height: Volume) -> None:
     """Round cells (lymphocyte-like or mitotic) on the dish or on other cells, alone and in clusters."""
     grid = specimen.grid
     high, wide = grid.extent_um
-    count = int(min(rng.poisson(culture.round_density * high * wide / 1000), MOST_ROUND_CELLS))
+    count = int(min(rng.poisson(params.round_density * high * wide / 1000), MOST_ROUND_CELLS))
     texture = smooth_noise(rng, grid.shape, 0.35 / grid.pixel_um)
     packed: list[tuple[float, float, float]] = []
-    for y, x in _clustered(rng, count, high, wide, culture.round_cluster, culture.round_radius_um[1]):
-        radius = rng.uniform(*culture.round_radius_um)
+    for y, x in _clustered(rng, count, high, wide, params.round_cluster, params.round_radius_um[1]):
+        radius = rng.uniform(*params.round_radius_um)
         gap = min((np.hypot(y - py, x - px) - pr for py, px, pr in packed), default=np.inf)
         if gap < 0.8 * radius:  # spheres do not interpenetrate
             continue
         packed.append((y, x, radius))
-        ball = _draw_ball(rng, culture, grid, height, y, x, radius)
+        ball = _draw_ball(rng, params, grid, height, y, x, radius)
         if ball is not None:
-            _fill_ball(rng, culture, specimen, texture, ball)
+            _fill_ball(rng, params, specimen, texture, ball)
 
 
 def _clustered(
@@ -60,7 +60,7 @@ class _Ball:
 
 
 def _draw_ball(
-    rng: np.random.Generator, culture: SampleParams, grid: Grid, height: Volume, y: float, x: float, radius: float
+    rng: np.random.Generator, params: SampleParams, grid: Grid, height: Volume, y: float, x: float, radius: float
 ) -> _Ball | None:
     window = grid.window(y, x, 1.4 * radius)
     if window is None:
@@ -74,7 +74,7 @@ def _draw_ball(
 
 
 def _fill_ball(
-    rng: np.random.Generator, culture: SampleParams, specimen: Specimen, texture: Volume, ball: _Ball
+    rng: np.random.Generator, params: SampleParams, specimen: Specimen, texture: Volume, ball: _Ball
 ) -> None:
     """Add a round cell's cytoplasm, its faint stains, and its nucleus or metaphase plate to the specimen."""
 
@@ -82,18 +82,18 @@ def _fill_ball(
         add_column(volume, specimen.grid, ball.window, ball.centre_um - half, ball.centre_um + half, value)
 
     grain = texture[ball.window]
-    index = culture.cytoplasm * rng.uniform(0.9, 1.7)
-    add(specimen.optical_path, ball.half, index * (1 + 0.6 * culture.granularity * np.clip(grain, -3, 3)))
+    index = params.cytoplasm * rng.uniform(0.9, 1.7)
+    add(specimen.optical_path, ball.half, index * (1 + 0.6 * params.granularity * np.clip(grain, -3, 3)))
     for organelle, part in ROUND_CELL_STAIN.items():
-        add(specimen.density[organelle], ball.half, part * 0.3 * culture.round_stain)
-    brightness = culture.round_stain * rng.lognormal(0, culture.stain_spread)
-    if rng.random() < culture.mitotic_fraction and ball.radius_um > SMALLEST_DIVIDING_UM:
+        add(specimen.density[organelle], ball.half, part * 0.3 * params.round_stain)
+    brightness = params.round_stain * rng.lognormal(0, params.stain_spread)
+    if rng.random() < params.mitotic_fraction and ball.radius_um > SMALLEST_DIVIDING_UM:
         core, density, index = _metaphase_plate(rng, ball), 2.5, 0.02
     else:
-        core, density, index = _round_nucleus(rng, ball), 1.0, culture.nucleoplasm + 0.5 * culture.chromatin
+        core, density, index = _round_nucleus(rng, ball), 1.0, params.nucleoplasm + 0.5 * params.chromatin
     core = np.minimum(core, ball.half).astype(np.float32)
     add(specimen.optical_path, core, index)
-    stain = brightness * density * np.maximum(1 + culture.chromatin_contrast * grain, 0.2)
+    stain = brightness * density * np.maximum(1 + params.chromatin_contrast * grain, 0.2)
     add(specimen.density[Organelle.NUCLEUS], core, stain)
 
 
@@ -115,19 +115,19 @@ def _round_nucleus(rng: np.random.Generator, ball: _Ball) -> Floats:
     return half
 
 
-def draw_debris(rng: np.random.Generator, culture: SampleParams, specimen: Specimen) -> None:
+def draw_debris(rng: np.random.Generator, params: SampleParams, specimen: Specimen) -> None:
     """Unlabelled specks on the dish and in the medium, and dead cells as clumps of blebs with bright DNA."""
     grid = specimen.grid
     high, wide = grid.extent_um
     area = high * wide / 1000
-    specks = int(min(rng.poisson(culture.debris_density * area), MOST_SPECKS))
+    specks = int(min(rng.poisson(params.debris_density * area), MOST_SPECKS))
     y, x = rng.uniform(0, high, specks), rng.uniform(0, wide, specks)
     top = grid.edges_um[-1]
     z = np.where(rng.random(specks) < 0.7, rng.uniform(0, 2, specks), rng.uniform(0, top, specks))
     radius = np.exp(rng.uniform(np.log(0.15), np.log(1.6), specks))
     index = rng.uniform(0.01, 0.05, specks)
 
-    clumps = int(min(rng.poisson(culture.dead_density * area), MOST_DEAD))
+    clumps = int(min(rng.poisson(params.dead_density * area), MOST_DEAD))
     blebs: list[tuple[Floats, ...]] = [(z, y, x, radius, index)]
     for _ in range(clumps):
         count = int(rng.integers(5, 40))

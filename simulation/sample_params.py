@@ -29,6 +29,10 @@ class CellType:
     protrusions: tuple[int, int]
     epithelial: float  # probability that neighbours meet without overlap, at full height
     nucleoli: float  # mean number in a nucleus
+    tip_length: tuple[float, float] = (0.3, 1.2)  # of a protrusion, against the cell's radius
+    tip_width_rad: tuple[float, float] = (0.1, 0.35)
+    pointed: bool = False  # protrusions end in tips with concave arcs between them, not in lobes
+    bipolar: bool = False  # the first two protrusions lie at the ends of the long axis
 
 
 CELL_TYPES = {
@@ -93,7 +97,7 @@ class SampleParams:
 
 
 def draw_sample_params(rng: np.random.Generator, low_magnification: bool = False) -> SampleParams:
-    """Draw one study's culture.
+    """Draw the sample of one study.
 
     ``low_magnification`` favours what 20x time-lapse assays show: small epithelial cells under many round
     lymphocyte-like ones, in three of four studies as a closed sheet of smooth cells with faint nuclei. Lymphocytes
@@ -114,7 +118,7 @@ def draw_sample_params(rng: np.random.Generator, low_magnification: bool = False
     smallest = log_uniform(2.6, 4.5) if lymphocytes else log_uniform(4.5, 8)
     medium = uniform(*MEDIUM_INDEX)
     area = log_uniform(*cells.area_um2)
-    culture = SampleParams(
+    params = SampleParams(
         cells=cells,
         area_um2=area,
         confluence=float(rng.choice([0.3, 0.6, 0.85, 1.0, 1.0])) if rng.random() < 0.9 else 0.1,
@@ -163,9 +167,9 @@ def draw_sample_params(rng: np.random.Generator, low_magnification: bool = False
         },
     )
     if not low_magnification or rng.random() < 0.25:
-        return culture
+        return params
     return replace(
-        culture,
+        params,
         confluence=float(rng.choice([0.6, 0.85, 1.0, 1.0])),
         epithelial=bool(rng.random() < 0.8),
         ruggedness=uniform(0.03, 0.12),

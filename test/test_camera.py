@@ -5,7 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulation.camera import MEAN_CODE_RANGE, Camera, Dust, draw_camera, expose, expose_fluorescence
+from simulation.camera import (
+    MEAN_CODE_RANGE,
+    Camera,
+    Dust,
+    FieldStop,
+    Scratch,
+    draw_camera,
+    expose,
+    expose_fluorescence,
+)
 
 PLAIN = Camera(
     bit_depth=16, stretched=False, full_well=20_000, background_electrons=5_000, read_noise=3, dark=0, prnu=0.01
@@ -109,3 +118,34 @@ def test_impossible_cameras_are_refused() -> None:
         replace(PLAIN, offset=-1)
     with pytest.raises(ValueError, match="shape"):
         expose(np.ones((2, 8, 8), np.float32), PLAIN, np.random.default_rng(0))
+
+
+def test_exports_stretch_and_round_what_the_camera_saw() -> None:
+    ramp = np.tile(np.linspace(0.5, 1.5, 160, dtype=np.float32), (160, 1))
+    raw = expose(ramp, PLAIN, np.random.default_rng(0))
+    eight = expose(ramp, replace(PLAIN, export_bits=8), np.random.default_rng(0))
+    assert eight.max() <= 255
+    np.testing.assert_allclose(eight * 257.0, raw, atol=130)
+    stretched = expose(ramp, replace(PLAIN, autoscaled=True), np.random.default_rng(0))
+    assert stretched.min() == 0 and stretched.max() == 65535
+    assert np.corrcoef(raw.ravel(), stretched.ravel())[0, 1] > 0.9999
+
+
+def test_flare_takes_contrast_away_and_leaves_the_background() -> None:
+    image = FLAT.copy()
+    image[:, 80:] = 1.4
+    clear, hazy = (expose(image, replace(PLAIN, flare=flare, prnu=0), np.random.default_rng(0)) for flare in (0.0, 1.0))
+    assert hazy[:, :70].mean() == pytest.approx(clear[:, :70].mean(), rel=0.005)
+    rise = [float(frame[:, 90:].mean() - frame[:, :70].mean()) for frame in (clear, hazy)]
+    assert rise[1] == pytest.approx(rise[0] / 2, rel=0.05)
+
+
+def test_a_field_stop_darkens_what_lies_outside_and_scratches_mark_a_line() -> None:
+    stop = FieldStop(y=0.5, x=0.5, radius=0.4, softness=0.01, leak=0.05)
+    frame = expose(FLAT, replace(PLAIN, field_stop=stop), np.random.default_rng(0)).astype(float) - PLAIN.offset
+    assert frame[:10, :10].mean() < 0.1 * frame[70:90, 70:90].mean()
+    scratch = Scratch(y=0.5, x=0.5, direction=0.0, bend=0.0, length=3.0, width_px=3.0, depth=0.2)
+    marked = expose(FLAT, replace(PLAIN, scratches=(scratch,)), np.random.default_rng(0)).astype(float)
+    rows = marked.mean(axis=1) / np.median(marked) - 1
+    assert rows.max() == pytest.approx(0.2, abs=0.04) and rows.min() == pytest.approx(-0.2, abs=0.04)
+    assert abs(rows[:50]).max() < 0.02

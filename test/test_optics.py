@@ -1,20 +1,23 @@
 """Physics of the simulated optics: symmetry, contrast, band limits, and agreement with independent models."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
 from model.labels import Modality, Organelle
+from simulation import optics
 from simulation.microscope import Microscope, draw_microscope
-from simulation.optics import transmitted
 from simulation.pupil import source_count, source_points
 from simulation.widefield import fluorescence
 
 SIZE = 144
+Array = NDArray[np.float32]
 PIXEL = 0.12
 
 
@@ -32,6 +35,12 @@ def microscope(modality: Modality, **changes: object) -> Microscope:
         fluorescence_na=0.8,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def transmitted(opd: Array, z_um: Sequence[float], foci_um: Sequence[float], scope: Microscope) -> Array:
+    """Images (Z, Y, X) on the specimen's own pixels, as simulate.py makes them."""
+    images = optics.transmitted(torch.from_numpy(np.ascontiguousarray(opd)), z_um, foci_um, scope)
+    return optics.interpolate(images, (opd.shape[1], opd.shape[2])).clamp_min(0).numpy()
 
 
 def smooth_noise(rng: np.random.Generator, sigma_px: float, size: int = SIZE) -> NDArray[np.float32]:
@@ -143,7 +152,7 @@ def test_empty_field_is_one(modality: Modality) -> None:
     scope = microscope(modality, spherical_waves=0.1, astigmatism_waves=(0.02, 0.03))
     nothing = np.zeros((2, SIZE, SIZE), np.float32)
     glass = np.full_like(nothing, 0.1)
-    assert (transmitted(nothing, [0, 1], [0.0], scope) == 1).all()
+    np.testing.assert_allclose(transmitted(nothing, [0, 1], [0.0], scope), 1, atol=1e-6)
     np.testing.assert_allclose(transmitted(glass, [0, 1], [-5.0, 3.0], scope), 1, atol=1e-4)
 
 
@@ -343,3 +352,26 @@ def test_impossible_instruments_are_refused() -> None:
         draw_microscope(np.random.default_rng(0), Modality.BF, 0.4)
     with pytest.raises(ValueError, match="Slabs"):
         transmitted(np.zeros((2, 8, 8), np.float32), [0.0], [0.0], microscope(Modality.BF))
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_a_coarse_specimen_shows_the_low_frequencies_of_a_fine_one(modality: Modality) -> None:
+    # What a training draws: the specimen on pixels coarser than the aperture resolves.
+    scope = microscope(modality, numerical_aperture=0.9)
+    opd = cell(np.random.default_rng(3), 0.6, scope.wavelength_um)
+    z, foci, half = [k * 1.2 for k in range(5)], [3.0], (SIZE // 2, SIZE // 2)
+    fine = optics.interpolate(optics.transmitted(torch.from_numpy(opd), z, foci, scope), half)
+    coarse_opd = optics.interpolate(torch.from_numpy(opd), half)
+    coarse = optics.transmitted(coarse_opd, z, foci, scope, pixel_um=2 * PIXEL)
+    assert coarse.shape[1:] == half
+    assert correlation(fine.numpy(), coarse.numpy()) > 0.99
+    assert float((fine - coarse).abs().max()) < 0.15 * float((fine - 1).abs().max())
+
+
+def test_interpolation_keeps_what_both_grids_hold() -> None:
+    image = torch.from_numpy(smooth_noise(np.random.default_rng(0), 6.0, 60))
+    there_and_back = optics.interpolate(optics.interpolate(image, (91, 80)), (60, 60))
+    np.testing.assert_allclose(there_and_back, image, atol=1e-4)
+    smaller = optics.interpolate(image, (31, 45))
+    assert float(smaller.mean()) == pytest.approx(float(image.mean()), abs=1e-6)
+    np.testing.assert_allclose(optics.interpolate(smaller, (60, 60)), image, atol=0.02)
