@@ -28,7 +28,6 @@ from .settings import PRESETS, InferenceSettings
 from .tiling import MAX_OVERLAP
 from .tta import QUARTER_TURNS
 
-
 log = logging.getLogger(__name__)
 
 
