@@ -5,6 +5,7 @@ import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -13,9 +14,14 @@ from model.errors import UserError
 from model.images import inspect
 from model.labels import Modality
 from model.memory import tune_malloc
+from model.networks.architecture import Upsampling
 from model.normalization import InputNormalization, TargetNormalization
+from simulation.renderer import SpecimenRenderer
+from training.appearance import AppearanceConfig
+from training.batches import BatchSource, FieldBatches, SpecimenBatches
 from training.config import RECIPES, Schedule, TrainingConfig, default_width
 from training.index import Index, check, scan, split
+from training.plane_cache import PlaneCache, Preprocessing
 from training.trainer import RunConfig, Trainer
 
 
@@ -23,6 +29,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders in the challenge's layout")
+    add(
+        "--specimens", type=Path, metavar="DIR",
+        help="learn from planes rendered from these specimens of simulate.py; --data is then held out as a whole",
+    )  # fmt: skip
     add("--modality", choices=[*Modality, "all"], required=True, help="learn from these inputs")
     add("--recipe", choices=RECIPES, default="pix2pix", help="network and losses")
     add("--output", type=Path, required=True, metavar="RUN", help="new folder for checkpoints, state and logs")
@@ -39,6 +49,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--width", type=int, help="channels of the first layer (default: 64; UNet++ 32)")
     group.add_argument("--blocks", type=int, default=9, help="residual blocks (pix2pix only)")
     group.add_argument("--dropout", type=float, default=0.0, help="share of channels dropped while training")
+    group.add_argument("--upsampling", choices=get_args(Upsampling), default="transposed", help="of pix2pix decoders")
     group.add_argument("--discriminator-width", type=int, default=64, help="channels of its first layer")
 
     group = parser.add_argument_group("images")
@@ -55,7 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--crop", type=int, default=512, help="side of a training crop in pixels")
     group.add_argument("--window", type=int, help="side of prediction's window in pixels (default: the crop)")
     group.add_argument(
-        "--input-blur", type=float, default=0.0, help="soften inputs by a random σ up to this, in pixels"
+        "--appearance", action="store_true", help="change contrast, noise and sharpness of inputs at random"
     )
     group.add_argument("--split-by", choices=("field", "study"), default="field", help="unit that is held out")
     group.add_argument("--validation-fraction", type=float, default=0.1, help="share of units that is held out")
@@ -120,6 +131,7 @@ def settings_from(options: argparse.Namespace) -> TrainingConfig:
         "pixel_size_um",
         "window",
         "lambda_gan",
+        "appearance",
     }
     as_given = {field.name for field in fields(TrainingConfig)} - derived
     gan = 1.0 if options.recipe == "pix2pix" else 0.0
@@ -133,16 +145,33 @@ def settings_from(options: argparse.Namespace) -> TrainingConfig:
         target_normalization=TargetNormalization(options.target_normalization),
         pixel_size_um=None if options.pixel_size is None else (options.pixel_size[0], options.pixel_size[1]),
         window=options.crop if options.window is None else options.window,
+        appearance=AppearanceConfig() if options.appearance else None,
         lambda_gan=gan if options.lambda_gan is None else options.lambda_gan,
         **{name: getattr(options, name) for name in as_given},
     )
 
 
-def read_data(roots: list[Path], config: TrainingConfig) -> tuple[Index, Index]:
-    """Index, check and split; say what was found and what is left out."""
+def read_data(options: argparse.Namespace, config: TrainingConfig) -> tuple[BatchSource, Index, str]:
+    """What to learn from, what to validate on, and what a checkpoint says it was trained on."""
+    index = read_index(options.data, config)
+    if options.specimens is not None:
+        renderer = SpecimenRenderer(options.specimens, modalities_of(config))
+        print(f"{len(renderer.store)} specimens to render, {len(index.fields)} fields held out", flush=True)
+        return SpecimenBatches(renderer, config), index, "simulated cells"
+    training, validation = split_index(index, config)
+    preprocessing = Preprocessing(config.input_normalization, config.target_normalization, config.pixel_size_um)
+    cache = PlaneCache(preprocessing, int(options.cache_gb * 2**30))
+    return FieldBatches(training, cache, config), validation, described(training, options.data)
+
+
+def modalities_of(config: TrainingConfig) -> tuple[Modality, ...]:
+    return tuple(Modality) if config.modality == "all" else (Modality(config.modality),)
+
+
+def read_index(roots: list[Path], config: TrainingConfig) -> Index:
+    """Index and check; say what was found and what is left out."""
     index = scan(roots)
-    wanted = tuple(Modality) if config.modality == "all" else (Modality(config.modality),)
-    chosen = index.only(wanted)
+    chosen = index.only(modalities_of(config))
     if not chosen.fields:
         present = ", ".join(index.labelled()) or "no labelled field"
         raise UserError(f"{roots[0]}: holds {present}, expected labelled fields of {config.modality}")
@@ -150,6 +179,11 @@ def read_data(roots: list[Path], config: TrainingConfig) -> tuple[Index, Index]:
     print(chosen.summary(), flush=True)
     if not chosen.fields:
         raise UserError(f"{roots[0]}: none of its fields is usable, see the reasons above")
+    return chosen
+
+
+def split_index(chosen: Index, config: TrainingConfig) -> tuple[Index, Index]:
+    """Hold fields out; say how many."""
     parts = split(chosen, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
     if not parts[0].fields:
         raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on")
@@ -186,7 +220,7 @@ def run(arguments: list[str] | None = None) -> None:
     tune_malloc()
     if options.threads is not None:
         torch.set_num_threads(max(1, options.threads))
-    training, validation = read_data(options.data, config)
+    source, validation, origin = read_data(options, config)
     run_config = RunConfig(
         output=options.output,
         device=device_from(options.device),
@@ -196,14 +230,13 @@ def run(arguments: list[str] | None = None) -> None:
         max_minutes=None if options.schedule == "time" else options.max_minutes,
         validate_minutes=options.validate_minutes,
         workers=max(1, options.workers),
-        cache_gb=options.cache_gb,
-        trained_on=options.trained_on or described(training, options.data),
+        trained_on=options.trained_on or origin,
         command=shlex.join(["python", "train.py", *(sys.argv[1:] if arguments is None else arguments)]),
     )
-    trainer = Trainer(config, training, validation, run_config)
+    trainer = Trainer(config, source, validation, run_config)
     print(
         f"{config.recipe}, {sum(p.numel() for p in trainer.module.network.parameters()) / 1e6:.2f} M parameters, "
-        f"batches of {trainer.batch_size}, {trainer.steps_per_epoch} steps an epoch, on {run_config.device}, "
+        f"batches of {source.batch_size}, {trainer.steps_per_epoch} steps an epoch, on {run_config.device}, "
         f"learning from {run_config.trained_on}",
         flush=True,
     )

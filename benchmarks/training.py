@@ -18,11 +18,11 @@ import torch
 
 from model.memory import tune_malloc
 from model.normalization import InputNormalization, TargetNormalization
+from training.batches import Batch, FieldBatches, Loader
 from training.config import RECIPES, Schedule, TrainingConfig
 from training.index import check, scan
 from training.pix2pix_module import Pix2PixModule
 from training.plane_cache import PlaneCache, Preprocessing
-from training.sampling import BalancedSampler, Batch, Loader
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def run(module: Pix2PixModule, batches: Iterator[Batch], steps: int) -> Pace:
     return Pace(samples / seconds, waited / seconds)
 
 
-def plainly(loader: Loader) -> Iterator[Batch]:
+def plainly(source: FieldBatches) -> Iterator[Batch]:
     """The same batches, each made when it is asked for."""
     number = 0
     while True:
-        yield loader.make(number)
+        yield source.make(number)
         number += 1
 
 
@@ -74,9 +74,9 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = Pix2PixModule(config, device)
     preparation = Preprocessing(InputNormalization.FLATFIELD, TargetNormalization.PERCENTILE, (0.25, 0.35))
-    sampler = BalancedSampler(check(scan(options.data)).fields, 1, config.seed)
-    plain = plainly(Loader(PlaneCache(preparation, 0), sampler, config.crop))
-    ours = Loader(PlaneCache(preparation, 4 << 30), sampler, config.crop)
+    index = check(scan(options.data))
+    plain = plainly(FieldBatches(index, PlaneCache(preparation, 0), config))
+    ours = Loader(FieldBatches(index, PlaneCache(preparation, 4 << 30), config))
     rounds = [(run(module, plain, options.steps), run(module, ours, options.steps)) for _ in range(options.rounds)]
     print(f"{options.recipe}, width {options.width}, crops of {options.crop} px, {device} in {module.precision}")
     print("| round | plain loop, samples/s | waiting | loader, samples/s | waiting | ratio |\n|" + "---|" * 6)

@@ -6,11 +6,11 @@ import torch
 
 from model.labels import Modality, Organelle
 from model.precision import Precision
+from training.batches import Batch
 from training.config import Schedule, TrainingConfig
 from training.discriminator import Discriminators, PatchDiscriminator
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weight_map, weighted_l1
 from training.pix2pix_module import Pix2PixModule
-from training.sampling import Batch
 
 M, N, T, A = Organelle
 

@@ -3,12 +3,13 @@ from collections import Counter
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from model.labels import Modality, Organelle
 from model.networks.architecture import Architecture
 from model.networks.build import NETWORKS, build
 from model.networks.dynamic_convolution import DynamicConv2d, modality_code
-from model.networks.layers import InstanceNorm, SinglePlaneConv2d
+from model.networks.layers import InstanceNorm, ResizeConv2d, SinglePlaneConv2d
 
 CODE = modality_code([Modality.BF, Modality.DIC])
 
@@ -193,3 +194,20 @@ def test_architecture_survives_plain_values(kind):
     for wrong in ({**values, "depth": 3}, {**values, "width": True}, {"network": kind}):
         with pytest.raises(ValueError, match="expected"):
             Architecture.from_dict(wrong)
+
+
+def test_a_resize_convolution_is_enlargement_and_convolution() -> None:
+    layer, x_BCYX = ResizeConv2d(5, 3), torch.randn(2, 5, 7, 9)
+    enlarged = F.interpolate(x_BCYX, scale_factor=2, mode="nearest")
+    expected = F.conv2d(enlarged, layer.weight.flip(2, 3).transpose(0, 1), padding=1)
+    torch.testing.assert_close(layer(x_BCYX), expected, rtol=0, atol=1e-5)
+
+
+def test_resize_prints_no_grid_and_a_transposed_convolution_does() -> None:
+    def steps(upsampling: str) -> float:
+        torch.manual_seed(0)
+        decoder = build(Architecture("resnet", 8, blocks=0, upsampling=upsampling)).decoders["nucleus"]
+        plane = decoder.up[0](torch.ones(1, 32, 16, 16))[0, :, 4:-4, 4:-4]  # constant features, far from the border
+        return float(plane.diff(dim=-1).abs().max() / plane.abs().max())
+
+    assert steps("resize") < 1e-5 and steps("transposed") > 0.1

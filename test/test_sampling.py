@@ -1,5 +1,6 @@
 """Balanced batches, their augmentation, and the loader that reads ahead."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from model.labels import Modality, Organelle
 from model.normalization import InputNormalization, TargetNormalization
 from training.augmentation import Augmentation
-from training.index import Field
+from training.batches import FieldBatches, Loader
+from training.config import Schedule, TrainingConfig
+from training.index import Field, Index
 from training.plane_cache import PlaneCache, Preprocessing
-from training.sampling import BalancedSampler, Loader
+from training.sampling import BalancedSampler
 
 N, M, T, A = Organelle.NUCLEUS, Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN
 PREPARATION = Preprocessing(InputNormalization.LINEAR, TargetNormalization.PERCENTILE, None)
@@ -67,28 +70,27 @@ class MarkedStore(PlaneCache):
         return self.input(field, 0) + 10_000 * (1 + list(Organelle).index(organelle))
 
 
-def test_blur_softens_each_input_by_its_own_amount_and_leaves_targets_alone() -> None:
-    class Checkerboard(MarkedStore):
-        def input(self, field: Field, z: int) -> np.ndarray:
-            return (np.indices((40, 50)).sum(axis=0) % 2).astype(np.float32)
-
-    loader = Loader(Checkerboard(), BalancedSampler(unbalanced(), 2, 0), 16, blur=1.5)
-    contrasts = []
-    for batch in map(loader.make, range(10)):
-        contrasts += batch.x_B1YX.std(dim=(1, 2, 3)).tolist()
-        targets = batch.y_BCYX[batch.labelled_BC] % 10_000
-        assert set(targets.unique().tolist()) == {0.0, 1.0}
-    assert min(contrasts) < 0.05 < 0.45 < max(contrasts) < 0.51
-    assert len(set(contrasts)) > len(contrasts) / 2
-    loader.close()
+def source(fields: Sequence[Field], per_organelle: int, crop: int, seed: int = 0) -> FieldBatches:
+    config = TrainingConfig(
+        "pix2pix",
+        "all",
+        Schedule("steps", 1, 0),
+        width=4,
+        crop=crop,
+        window=crop,
+        pixel_size_um=(0.2, 0.4),
+        batch_per_organelle=per_organelle,
+        seed=seed,
+    )
+    return FieldBatches(Index(tuple(fields)), MarkedStore(), config)
 
 
 @pytest.mark.parametrize("crop", [16, 40, 64])
 def test_input_and_targets_are_cut_turned_and_mirrored_alike(crop: int) -> None:
-    loader = Loader(MarkedStore(), BalancedSampler(unbalanced(), 2, 0), crop)
+    batches = source(unbalanced(), 2, crop)
     seen = set()
     for number in range(8):
-        batch = loader.make(number)
+        batch = batches.make(number)
         assert batch.organelles == (M, N, T)
         assert batch.x_B1YX.shape == (6, 1, crop, crop)
         for x, y, labelled in zip(batch.x_B1YX, batch.y_BCYX, batch.labelled_BC, strict=True):
@@ -97,23 +99,20 @@ def test_input_and_targets_are_cut_turned_and_mirrored_alike(crop: int) -> None:
             for c, organelle in enumerate(batch.organelles):
                 expected = x[0] + 10_000 * (1 + list(Organelle).index(organelle))
                 assert (y[c] == (expected if labelled[c] else 0)).all()
-    loader.close()
     if crop == 16:
         assert seen == {(s * a, t * b) for a, b in ((1, 50), (50, 1)) for s in (1, -1) for t in (1, -1)}
 
 
 def test_all_labels_of_a_field_enter_whatever_list_it_came_from() -> None:
-    loader = Loader(MarkedStore(), BalancedSampler([field(1, N, M), field(2, N, M)], 1, 0), 16)
-    assert loader.make(0).labelled_BC.all()
-    loader.close()
+    assert source([field(1, N, M), field(2, N, M)], 1, 16).make(0).labelled_BC.all()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_stream_goes_on_where_it_was_left(workers: int) -> None:
     def batches(start: int, count: int) -> list[np.ndarray]:
-        loader = Loader(MarkedStore(), BalancedSampler(unbalanced(), 1, 7), 16, start=start, workers=workers)
+        loader = Loader(source(unbalanced(), 1, 16, seed=7), start=start, workers=workers)
         out = [next(loader).y_BCYX.numpy() for _ in range(count)]
-        assert loader.state() == {"seed": 7, "next_batch": start + count}
+        assert loader.next == start + count
         loader.close()
         return out
 

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from model.errors import UserError
-from model.networks.architecture import Architecture
+from model.networks.architecture import Architecture, Upsampling
 from model.normalization import InputNormalization, TargetNormalization
+from training.appearance import AppearanceConfig
 
 RECIPES = ("pix2pix", "unetplusplus", "dynamic")
 Unit = Literal["epochs", "steps", "minutes"]
@@ -47,7 +48,8 @@ class TrainingConfig:
     dropout              share of channels dropped while training
     pixel_size_um        (min, max) in µm the network may see; None: images as they are
     crop, window         side in pixels of a training crop, and of the window that prediction will use
-    input_blur           largest standard deviation in pixels of a Gaussian drawn for each input crop
+    upsampling           of the ResNet's decoders: transposed (the paper's) or resize (no checkerboard)
+    appearance           random changes of the input crops' appearance; None: none
     batch_per_organelle  samples from each labelled organelle's list in a batch
     lambda_*             weights of the adaptive L1, of the GAN, and of 1 - Pearson correlation
     ema                  decay a step of the averaged weights that are validated and eval_network; 0: none
@@ -66,7 +68,8 @@ class TrainingConfig:
     pixel_size_um: tuple[float, float] | None = None
     crop: int = 512
     window: int = 512
-    input_blur: float = 0.0
+    upsampling: Upsampling = "transposed"
+    appearance: AppearanceConfig | None = None
     batch_per_organelle: int = 1
     lambda_l1: float = 100.0
     lambda_gan: float = 1.0
@@ -93,7 +96,6 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in (
             "blocks",
-            "input_blur",
             "lambda_l1",
             "lambda_gan",
             "lambda_correlation",
@@ -120,6 +122,8 @@ class TrainingConfig:
         if self.pixel_size_um is not None:
             low, high = self.pixel_size_um
             require(0 < low <= high, "pixel_size", f"{low} {high}", "a smallest and a largest size in µm")
+        if self.appearance is not None and self.input_normalization is not InputNormalization.FLATFIELD:
+            raise UserError("--appearance is given, expected --input-normalization flatfield, whose range it changes.")
         if self.recipe != "pix2pix" and self.lambda_gan:
             raise UserError(f"--lambda-gan is {self.lambda_gan}, expected 0 for the recipe {self.recipe}")
         if not (self.lambda_l1 or self.lambda_correlation):
@@ -134,12 +138,15 @@ class TrainingConfig:
             blocks=self.blocks,
             dynamic=self.recipe == "dynamic",
             dropout=self.dropout,
+            upsampling=self.upsampling if resnet else "transposed",
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, to be stored with the training state."""
 
         def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: plain(part) for name, part in value.items()}
             return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, str) else value
 
         return {name: plain(value) for name, value in asdict(self).items()}

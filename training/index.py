@@ -4,6 +4,8 @@ A *field* is one position under the microscope in one modality: many planes alon
 labelled organelle. Whatever splits or counts the data does so by field, never by plane.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,6 +86,11 @@ class Index:
         """The same index with the fields of these modalities alone."""
         wanted = frozenset(modalities)
         return replace(self, fields=tuple(f for f in self.fields if f.modality in wanted))
+
+    def digest(self) -> str:
+        """Hash of planes, labels and shapes; the folders may move."""
+        facts = [(f.study, f.image, f.modality, list(f.planes), list(f.labels), f.shape) for f in self.fields]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def summary(self) -> str:
         """A few lines to print: totals, then fields per modality with the number of each label."""

@@ -11,10 +11,10 @@ from model.networks.build import Network, build
 from model.networks.dynamic_convolution import modality_code
 from model.networks.generator import ResnetGenerator
 from model.precision import Precision
+from training.batches import Batch
 from training.config import TrainingConfig
 from training.discriminator import Discriminators
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weighted_l1
-from training.sampling import Batch
 
 
 class Pix2PixModule:

@@ -19,16 +19,16 @@ from model.checkpoint import CheckpointMetadata
 from model.errors import UserError
 from model.files import atomic_write, file_sha256
 from model.labels import Modality
+from training.batches import BatchSource, Loader
 from training.config import TrainingConfig
 from training.index import Index
 from training.metrics_logger import MetricsLogger, Progress, duration
 from training.pix2pix_module import Pix2PixModule
-from training.plane_cache import PlaneCache, Preprocessing, pixel_size_range
-from training.sampling import BalancedSampler, Loader
+from training.plane_cache import Preprocessing
 from training.signals import stop_requests
 from training.validation import choose_planes, validate
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 STATE, LAST, BEST = "state.pt", "last.safetensors", "best.safetensors"
 
 
@@ -43,7 +43,6 @@ class RunConfig:
     max_minutes: float | None = None
     validate_minutes: float | None = None
     workers: int = 1
-    cache_gb: float = 2.0
     trained_on: str = "unknown data"
     command: str = ""
 
@@ -51,13 +50,9 @@ class RunConfig:
 class Trainer:
     """One run over the training part of the data, scored on the validation part (which may be empty)."""
 
-    def __init__(self, config: TrainingConfig, training: Index, validation: Index, run_config: RunConfig) -> None:
-        self.config, self.run_config = config, run_config
-        self.training = training
-        sampler = BalancedSampler(training.fields, config.batch_per_organelle, config.seed)
-        self.batch_size = sampler.batch_size
-        self.steps_per_epoch = config.steps_per_epoch or math.ceil(len(training.fields) / self.batch_size)
-        self.pixel_size_um = config.pixel_size_um or pixel_size_range(training.fields)
+    def __init__(self, config: TrainingConfig, source: BatchSource, validation: Index, run_config: RunConfig) -> None:
+        self.config, self.run_config, self.source = config, run_config, source
+        self.steps_per_epoch = config.steps_per_epoch or source.steps_per_epoch
         self.preprocessing = Preprocessing(
             config.input_normalization, config.target_normalization, config.pixel_size_um
         )
@@ -68,16 +63,13 @@ class Trainer:
             if getattr(config, name) % self.stride:
                 raise UserError(f"--{name} is {getattr(config, name)}, expected a multiple of {self.stride}")
         self.held_out = choose_planes(validation.fields, config.validation_planes, config.seed)
-        self.data = _digest(training, validation)
+        self.data = hashlib.sha256((source.digest() + validation.digest()).encode()).hexdigest()
         self.seconds_before = 0.0
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self.initial_sha256 = ""
         start = self._prepare_folder()
-        cache = PlaneCache(self.preprocessing, int(run_config.cache_gb * 2**30))
-        self.loader = Loader(
-            cache, sampler, config.crop, blur=config.input_blur, start=start, workers=run_config.workers
-        )
+        self.loader = Loader(source, start=start, workers=run_config.workers)
         self.metrics_logger = MetricsLogger(run_config.output, resumed_at=self.module.steps)
         self._looked_at = -1
         self._began = time.monotonic()
@@ -98,7 +90,8 @@ class Trainer:
     def _start_from(self, path: Path) -> None:
         network, metadata = checkpoint.load(path)
         ours = self.module.architecture
-        if replace(metadata.architecture, dropout=ours.dropout) != ours:
+        # Neither changes which weights there are.
+        if replace(metadata.architecture, dropout=ours.dropout, upsampling=ours.upsampling) != ours:
             raise UserError(f"{path}: is a {metadata.architecture}, expected a {ours}")
         self.module.start_from(network)
         self.initial_sha256 = file_sha256(path)
@@ -199,23 +192,22 @@ class Trainer:
             "settings": json.dumps(self.config.as_dict(), sort_keys=True),
             "seed": str(self.config.seed),
             "steps": str(self.module.steps),
-            "batch_size": str(self.batch_size),
+            "batch_size": str(self.source.batch_size),
             "minutes": f"{self.minutes:.1f}",
-            "training_fields": str(len(self.training.fields)),
-            "training_inputs": str(self.training.inputs()),
+            **self.source.notes(),
             "validation_planes": str(len(self.held_out)),
             "validation": json.dumps({name: round(value, 4) for name, value in self.scores.items()}),
             "split_sha256": self.data,
         }
         if self.initial_sha256:
             notes["started_from_sha256"] = self.initial_sha256
-        labels = self.training.labelled()
+        labels = self.source.labels
         return CheckpointMetadata(
             architecture=self.module.architecture,
             input_normalization=self.config.input_normalization,
             target_normalization=self.config.target_normalization,
             window=self.config.window,
-            pixel_size_um=self.pixel_size_um,
+            pixel_size_um=self.source.pixel_size_um,
             modalities=tuple(m for m in Modality if m in labels),
             labels=labels,
             trained_on=self.run_config.trained_on,
@@ -230,7 +222,7 @@ class Trainer:
             "config": self.config.as_dict(),
             "data": self.data,
             "module": self.module.state(),
-            "sampler": self.loader.state(),
+            "next_batch": self.loader.next,
             "seconds": 60 * self.minutes,
             "best": self.best,
             "initial_sha256": self.initial_sha256,
@@ -254,7 +246,7 @@ class Trainer:
         self.module.restore(state["module"])
         self.seconds_before, self.best = state["seconds"], state["best"]
         self.initial_sha256 = state["initial_sha256"]
-        return int(state["sampler"]["next_batch"])
+        return int(state["next_batch"])
 
     def _summary(self, how: str) -> str:
         output = self.run_config.output
@@ -267,12 +259,3 @@ class Trainer:
             why = "stopped before the first validation" if self.held_out else "nothing was held out"
             lines.append(f"{why}, so there is no best checkpoint, only the last")
         return "\n".join(lines)
-
-
-def _digest(training: Index, validation: Index) -> str:
-    """Hash of which planes and labels are on which side; folders may move between a stop and a resume."""
-    sides = [
-        [(f.study, f.image, f.modality, list(f.planes), list(f.labels), f.shape) for f in index.fields]
-        for index in (training, validation)
-    ]
-    return hashlib.sha256(json.dumps(sides).encode()).hexdigest()

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from evaluation.metrics import pcc, ssim
 from model.labels import Modality, Organelle
+from training.batches import Batch
 from training.index import Field
 from training.plane_cache import Preprocessing
-from training.sampling import Batch
 
 
 def choose_planes(fields: Sequence[Field], count: int, seed: int) -> list[tuple[Field, int]]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from ..labels import Organelle
 
 NetworkName = Literal["resnet", "unetplusplus"]
+Upsampling = Literal["transposed", "resize"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,13 @@ class Architecture:
     blocks: int = 9  # residual blocks; the UNet++ has none
     dynamic: bool = False  # first convolution generated from the modality code
     dropout: float = 0.0  # probability while training; never active in eval mode
+    upsampling: Upsampling = "transposed"  # of the ResNet's decoders: as in pix2pix, or without a checkerboard
 
     def __post_init__(self) -> None:
         if self.network not in get_args(NetworkName):
             raise ValueError(f"network {self.network!r}, expected one of {sorted(get_args(NetworkName))}")
+        if self.upsampling not in get_args(Upsampling):
+            raise ValueError(f"upsampling {self.upsampling!r}, expected one of {sorted(get_args(Upsampling))}")
         # The bounds keep a forged checkpoint from asking for more than a computer has.
         if not 1 <= self.width <= 512 or not 0 <= self.blocks <= 64 or not 0 <= self.dropout < 1:
             raise ValueError(
@@ -41,9 +45,10 @@ class Architecture:
     def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
         """Inverse of `to_dict`; ValueError names keys that are missing or unknown."""
         known = {field.name for field in fields(cls)}
+        values = {"upsampling": "transposed", **values}  # checkpoints from before there was a choice do not name it
         if set(values) != known:
             raise ValueError(f"architecture with the keys {sorted(values)}, expected {sorted(known)}")
-        kinds = {"network": str, "width": int, "blocks": int, "dynamic": bool, "dropout": float}
+        kinds = {"network": str, "width": int, "blocks": int, "dynamic": bool, "dropout": float, "upsampling": str}
         for key, kind in kinds.items():
             if type(values[key]) is not kind:
                 raise ValueError(f"architecture with {key} {values[key]!r}, expected {kind.__name__}")

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..labels import Organelle
-from .architecture import Architecture
+from .architecture import Architecture, Upsampling
 from .dynamic_convolution import first_convolution
 from .layers import (
     InstanceNorm,
     ReflectConv2d,
+    ResizeConv2d,
     SinglePlaneConv2d,
     check_plane,
     init_weights,
@@ -61,14 +62,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Two transposed convolutions, a 7x7 convolution, tanh: (B, 4 width, Y / 4, X / 4) to (B, 1, Y, X)."""
+    """Two enlarging convolutions, a 7x7 convolution, tanh: (B, 4 width, Y / 4, X / 4) to (B, 1, Y, X)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, upsampling: Upsampling) -> None:
         super().__init__()
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(width * scale, width * scale // 2, 3, stride=2, padding=1, output_padding=1, bias=False)
-            for scale in (4, 2)
-        )
+        self.up = nn.ModuleList(_enlarging(width * scale, width * scale // 2, upsampling) for scale in (4, 2))
         self.last = SinglePlaneConv2d(width, 7)
         self.norm = InstanceNorm()
 
@@ -76,6 +74,12 @@ class Decoder(nn.Module):
         for up in self.up:
             features_BCYX = F.relu(self.norm(up(features_BCYX)))
         return torch.tanh(self.last(features_BCYX))
+
+
+def _enlarging(inputs: int, outputs: int, upsampling: Upsampling) -> nn.ConvTranspose2d:
+    if upsampling == "resize":
+        return ResizeConv2d(inputs, outputs)
+    return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
 
 
 class ResnetGenerator(nn.Module):
@@ -87,7 +91,9 @@ class ResnetGenerator(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.encoder = Encoder(architecture.width, architecture.blocks, architecture.dropout, architecture.dynamic)
-        self.decoders = nn.ModuleDict({str(o): Decoder(architecture.width) for o in architecture.organelles})
+        self.decoders = nn.ModuleDict(
+            {str(o): Decoder(architecture.width, architecture.upsampling) for o in architecture.organelles}
+        )
         init_weights(self)
 
     def forward(

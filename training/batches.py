@@ -1,0 +1,214 @@
+"""Batches: crops of inputs and targets, from fields on disk or from stored specimens, prepared ahead by threads."""
+
+import hashlib
+import json
+import math
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.errors import UserError
+from model.labels import Modality, Organelle
+from model.normalization import InputNormalization, normalize_input
+from simulation.renderer import PlaneStream, RenderedPlane, SpecimenRenderer
+from training.appearance import AppearanceConfig, change_appearance
+from training.augmentation import Augmentation
+from training.config import TrainingConfig
+from training.index import Index
+from training.plane_cache import PlaneCache, pixel_size_range
+from training.sampling import BalancedSampler
+
+PLANE_TO_CROP = 1.5
+"""Side of a rendered plane over that of the crop that is cut from it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs x_B1YX and targets y_BCYX in float32, labelled_BC in bool; C runs over ``organelles``.
+
+    Only organelles that some sample of the batch has are listed. An unlabelled target is zeros and is never read.
+    """
+
+    x_B1YX: Tensor  # noqa: N815
+    y_BCYX: Tensor  # noqa: N815
+    labelled_BC: Tensor  # noqa: N815
+    organelles: tuple[Organelle, ...]
+    modalities: tuple[Modality, ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on ``device``."""
+        x, y, labelled = (t.to(device) for t in (self.x_B1YX, self.y_BCYX, self.labelled_BC))
+        return Batch(x, y, labelled, self.organelles, self.modalities)
+
+
+class BatchSource(Protocol):
+    """What a run learns from. Batch number n is a pure function of the seed and n.
+
+    Attributes
+    ----------
+    batch_size : int
+        Samples in a batch.
+    steps_per_epoch : int
+        Batches that see each field, or specimen, about once.
+    labels : dict of Modality to tuple of Organelle
+        What is labelled at least once.
+    pixel_size_um : tuple of float or None
+        Smallest and largest pixel size in µm that the network sees; None where it is unknown.
+    """
+
+    batch_size: int
+    steps_per_epoch: int
+    labels: dict[Modality, tuple[Organelle, ...]]
+    pixel_size_um: tuple[float, float] | None
+
+    def make(self, number: int) -> Batch:
+        """Build one batch."""
+
+    def notes(self) -> dict[str, str]:
+        """Facts for the checkpoint's notes."""
+
+    def digest(self) -> str:
+        """Hash of what there is to learn from, wherever it lies."""
+
+
+class FieldBatches:
+    """Crops of the fields of an index, equally many from each labelled organelle's list (paper section 2.2)."""
+
+    def __init__(self, index: Index, cache: PlaneCache, config: TrainingConfig) -> None:
+        self._index, self._cache, self._config = index, cache, config
+        self._sampler = BalancedSampler(index.fields, config.batch_per_organelle, config.seed)
+        self.batch_size = self._sampler.batch_size
+        self.steps_per_epoch = math.ceil(len(index.fields) / self.batch_size)
+        self.labels = index.labelled()
+        self.pixel_size_um = config.pixel_size_um or pixel_size_range(index.fields)
+
+    def make(self, number: int) -> Batch:
+        """Build batch `number`; organelles that no sample has are left out."""
+        picks, rng = self._sampler.draw(number)
+        crop = self._config.crop
+        organelles = tuple(o for o in Organelle if any(o in pick.field.labels for pick in picks))
+        batch = _EmptyBatch(tuple(pick.field.modality for pick in picks), organelles, crop)
+        for b, pick in enumerate(picks):
+            image = self._cache.input(pick.field, pick.z)
+            shape = (image.shape[0], image.shape[1])
+            augmentation = Augmentation.draw(rng, shape, crop)
+            batch.put_input(b, augmentation.apply(image, crop), self._config.appearance, rng)
+            for organelle in pick.field.labels:
+                target = self._cache.target(pick.field, organelle, shape)
+                batch.put_target(b, organelle, augmentation.apply(target, crop))
+        return batch.finished()
+
+    def notes(self) -> dict[str, str]:
+        """Numbers of fields and input planes."""
+        return {"training_fields": str(len(self._index.fields)), "training_inputs": str(self._index.inputs())}
+
+    def digest(self) -> str:
+        """Hash of fields, planes and labels."""
+        return self._index.digest()
+
+
+class SpecimenBatches:
+    """Crops of planes that are rendered for the run from stored specimens: every one is labelled completely."""
+
+    def __init__(self, renderer: SpecimenRenderer, config: TrainingConfig) -> None:
+        if config.pixel_size_um is None or config.input_normalization is not InputNormalization.FLATFIELD:
+            raise UserError(
+                "--specimens is given, expected also --pixel-size MIN MAX and --input-normalization flatfield."
+            )
+        self._renderer, self._config = renderer, config
+        self.batch_size = config.batch_per_organelle * len(Organelle)
+        self.steps_per_epoch = math.ceil(len(renderer.store) / self.batch_size)
+        self.labels = {modality: tuple(Organelle) for modality in renderer.modalities}
+        self.pixel_size_um: tuple[float, float] | None = config.pixel_size_um
+        side = math.ceil(PLANE_TO_CROP * config.crop)
+        self._planes = PlaneStream(renderer, config.seed, self.batch_size, side, config.pixel_size_um)
+
+    def make(self, number: int) -> Batch:
+        """Build batch `number`: one crop of each of its planes."""
+        rng = np.random.default_rng([self._config.seed, number])
+        planes = self._planes.planes(number)
+        batch = _EmptyBatch(tuple(plane.modality for plane in planes), tuple(Organelle), self._config.crop)
+        for b, plane in enumerate(planes):
+            self._put(batch, b, plane, rng)
+        return batch.finished()
+
+    def _put(self, batch: "_EmptyBatch", b: int, plane: RenderedPlane, rng: np.random.Generator) -> None:
+        crop = self._config.crop
+        image = normalize_input(plane.pixels, self._config.input_normalization)
+        augmentation = Augmentation.draw(rng, (image.shape[0], image.shape[1]), crop)
+        batch.put_input(b, augmentation.apply(image, crop), self._config.appearance, rng)
+        for organelle, target in zip(Organelle, plane.targets, strict=True):
+            batch.put_target(b, organelle, augmentation.apply(target, crop))
+
+    def notes(self) -> dict[str, str]:
+        """Number of specimens."""
+        return {"training_specimens": str(len(self._renderer.store))}
+
+    def digest(self) -> str:
+        """Hash of the specimens' descriptions."""
+        facts = [(s.path.name, s.setting, s.shape, s.brightness) for s in self._renderer.store.specimens]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+class _EmptyBatch:
+    """Arrays to fill sample by sample."""
+
+    def __init__(self, modalities: tuple[Modality, ...], organelles: tuple[Organelle, ...], crop: int) -> None:
+        self._modalities, self._organelles = modalities, organelles
+        self._x_B1YX = np.empty((len(modalities), 1, crop, crop), np.float32)
+        self._y_BCYX = np.zeros((len(modalities), len(organelles), crop, crop), np.float32)
+        self._labelled_BC = np.zeros((len(modalities), len(organelles)), bool)
+
+    def put_input(
+        self, b: int, x_YX: NDArray[np.float32], appearance: AppearanceConfig | None, rng: np.random.Generator
+    ) -> None:
+        changed = x_YX if appearance is None else change_appearance(x_YX, self._modalities[b], appearance, rng)
+        self._x_B1YX[b, 0] = changed
+
+    def put_target(self, b: int, organelle: Organelle, y_YX: NDArray[np.float32]) -> None:
+        c = self._organelles.index(organelle)
+        self._y_BCYX[b, c] = y_YX
+        self._labelled_BC[b, c] = True
+
+    def finished(self) -> Batch:
+        tensors = (torch.from_numpy(array) for array in (self._x_B1YX, self._y_BCYX, self._labelled_BC))
+        x_B1YX, y_BCYX, labelled_BC = tensors
+        return Batch(x_B1YX, y_BCYX, labelled_BC, self._organelles, self._modalities)
+
+
+class Loader:
+    """An endless iterator over the batches of a source, prepared ahead by threads and delivered in order.
+
+    ``waited`` is how many seconds the caller has waited for batches: where it grows, loading is slower than computing.
+    """
+
+    def __init__(self, source: BatchSource, *, start: int = 0, workers: int = 1) -> None:
+        self._source = source
+        self.next = start
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+        self._ahead: deque[Future[Batch]] = deque()
+        self._depth = workers + 1
+        self.waited = 0.0
+
+    def __iter__(self) -> "Loader":
+        return self
+
+    def __next__(self) -> Batch:
+        while len(self._ahead) < self._depth:
+            self._ahead.append(self._pool.submit(self._source.make, self.next + len(self._ahead)))
+        began = time.monotonic()
+        batch = self._ahead.popleft().result()
+        self.waited += time.monotonic() - began
+        self.next += 1
+        return batch
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
