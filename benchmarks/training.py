@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from model.devices import find_device
 from model.memory import tune_malloc
 from model.normalization import InputNormalization, TargetNormalization
 from training.batches import Batch, FieldBatches, Loader
-from training.config import RECIPES, Schedule, TrainingConfig
+from training.config import RECIPES, TrainingConfig
 from training.index import check, scan
 from training.pix2pix_module import Pix2PixModule
 from training.plane_cache import PlaneCache, Preprocessing
@@ -65,13 +64,12 @@ def main() -> None:
     config = TrainingConfig(
         recipe=options.recipe,
         modality="all",
-        schedule=Schedule("steps", 1e9, 0),
         width=options.width,
         crop=options.crop,
         discriminator_width=8,
         lambda_gan=float(options.recipe == "pix2pix"),
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device("auto")
     module = Pix2PixModule(config, device)
     preparation = Preprocessing(InputNormalization.FLATFIELD, TargetNormalization.PERCENTILE, (0.25, 0.35))
     index = check(scan(options.data))

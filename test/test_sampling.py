@@ -12,7 +12,7 @@ from model.labels import Modality, Organelle
 from model.normalization import InputNormalization, TargetNormalization
 from training.augmentation import Augmentation
 from training.batches import FieldBatches, Loader
-from training.config import Schedule, TrainingConfig
+from training.config import TrainingConfig
 from training.index import Field, Index
 from training.plane_cache import PlaneCache, Preprocessing
 from training.sampling import BalancedSampler
@@ -72,9 +72,7 @@ class MarkedStore(PlaneCache):
 
 def source(fields: Sequence[Field], per_organelle: int, crop: int, seed: int = 0) -> FieldBatches:
     config = TrainingConfig(
-        "pix2pix",
-        "all",
-        Schedule("steps", 1, 0),
+        modality="all",
         width=4,
         crop=crop,
         window=crop,
