@@ -66,7 +66,7 @@ def _read_index(config: RunConfig) -> Index:
 
 
 def origin(index: Index, roots: Sequence[Path]) -> str:
-    """Say what a checkpoint is trained on: the origin that ``simulate.py`` writes into its files, or the folder's name."""
+    """Say what a checkpoint is trained on: the origin in the files of ``simulate.py``, else the folder's name."""
     texts = []
     for path in (next(iter(field.planes.values())) for field in index.fields):
         root = next(root for root in roots if path.is_relative_to(root))
