@@ -16,12 +16,15 @@ from model.labels import Modality
 from model.memory import tune_malloc
 from model.networks.architecture import Upsampling
 from model.normalization import InputNormalization, TargetNormalization
+from model.preprocessing import Preprocessing
 from simulation.renderer import SpecimenRenderer
 from training.appearance import AppearanceConfig
 from training.batches import BatchSource, FieldBatches, SpecimenBatches
+from training.check import check
 from training.config import RECIPES, Schedule, TrainingConfig, default_width
-from training.index import Index, check, scan, split
-from training.plane_cache import PlaneCache, Preprocessing
+from training.index import Index, split
+from training.plane_cache import PlaneCache
+from training.scan import scan
 from training.trainer import RunConfig, Trainer
 
 
@@ -159,8 +162,8 @@ def read_data(options: argparse.Namespace, config: TrainingConfig) -> tuple[Batc
         print(f"{len(renderer.store)} specimens to render, {len(index.fields)} fields held out", flush=True)
         return SpecimenBatches(renderer, config), index, "simulated cells"
     training, validation = split_index(index, config)
-    preprocessing = Preprocessing(config.input_normalization, config.target_normalization, config.pixel_size_um)
-    cache = PlaneCache(preprocessing, int(options.cache_gb * 2**30))
+    preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
+    cache = PlaneCache(preprocessing, config.target_normalization, int(options.cache_gb * 2**30))
     return FieldBatches(training, cache, config), validation, described(training, options.data)
 
 

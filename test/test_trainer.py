@@ -18,8 +18,9 @@ from model.errors import UserError
 from model.images import write_plane
 from model.labels import Modality, Organelle
 from training.config import Schedule
-from training.index import Index, scan
+from training.index import Index
 from training.pix2pix_module import Pix2PixModule
+from training.scan import scan
 from training.validation import choose_planes
 
 SMALL = shlex.split(

@@ -19,14 +19,14 @@ from model.checkpoint import CheckpointMetadata
 from model.errors import UserError
 from model.files import atomic_write, file_sha256
 from model.labels import Modality
+from model.preprocessing import Preprocessing
 from training.batches import BatchSource, Loader
 from training.config import TrainingConfig
 from training.index import Index
 from training.metrics_logger import MetricsLogger, Progress, duration
 from training.pix2pix_module import Pix2PixModule
-from training.plane_cache import Preprocessing
 from training.signals import stop_requests
-from training.validation import choose_planes, validate
+from training.validation import choose_planes, large_enough, validate
 
 STATE_FORMAT = 3
 STATE, LAST, BEST = "state.pt", "last.safetensors", "best.safetensors"
@@ -53,16 +53,17 @@ class Trainer:
     def __init__(self, config: TrainingConfig, source: BatchSource, validation: Index, run_config: RunConfig) -> None:
         self.config, self.run_config, self.source = config, run_config, source
         self.steps_per_epoch = config.steps_per_epoch or source.steps_per_epoch
-        self.preprocessing = Preprocessing(
-            config.input_normalization, config.target_normalization, config.pixel_size_um
-        )
+        self.preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
         torch.manual_seed(config.seed)
         self.module = Pix2PixModule(config, run_config.device)
         self.stride = self.module.network.stride
         for name in ("crop", "window"):
             if getattr(config, name) % self.stride:
                 raise UserError(f"--{name} is {getattr(config, name)}, expected a multiple of {self.stride}")
-        self.held_out = choose_planes(validation.fields, config.validation_planes, config.seed)
+        scorable, skipped = large_enough(validation.fields, self.preprocessing, self.stride)
+        for entry in skipped:
+            print(f"not scored, {entry.name}: {entry.reason}", flush=True)
+        self.held_out = choose_planes(scorable, config.validation_planes, config.seed)
         self.data = hashlib.sha256((source.digest() + validation.digest()).encode()).hexdigest()
         self.seconds_before = 0.0
         self.best: dict[str, float] = {}
