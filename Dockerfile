@@ -8,12 +8,14 @@ ARG API_METHOD=exec
 # All that is added to the base, in one folder: permissions, times and bytecode do not depend on the clone or the day.
 FROM ${BASE_IMAGE} AS files
 WORKDIR /image/opt/app
-COPY requirements.lock ./
-# Every package is in the lock with its hash, and torch is not: the base's torch stays what it is.
+COPY requirements.txt requirements.lock /tmp/
+# From 26.1 on, pip takes hashes from a constraints file. torch is in no lock: the base's torch stays what it is.
 RUN python3 -c "from importlib.metadata import version; v = version('torch'); \
         v.startswith('2.13.0') or exit(f'found torch {v} in the base image, expected 2.13.0')" \
-    && python3 -m pip install --no-cache-dir --root-user-action=ignore --no-compile --no-deps --require-hashes \
-        --target site-packages -r requirements.lock
+    && export PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
+    && python3 -m pip install --target /tmp/pip pip==26.3 \
+    && PYTHONPATH=/tmp/pip python3 -m pip install --no-compile --no-deps --require-hashes \
+        --target site-packages -c /tmp/requirements.lock -r /tmp/requirements.txt
 COPY LICENSE inference.py serve.py ./
 COPY model/ model/
 COPY resources/ resources/
