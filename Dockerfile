@@ -25,12 +25,12 @@ RUN PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash
 
 FROM ${BASE_IMAGE} AS app
 # Uid 1000 is the first user of most computers, whose folders it can then write to. Ubuntu's own is of no use here.
-# A named volume takes its owner from /output.
+# A named volume or a tmpfs takes its permissions from /output; whoever runs the container may write there.
 RUN begun=$(date +%s) && export SOURCE_DATE_EPOCH=0 \
     && (userdel --remove ubuntu 2>/dev/null || true) \
     && groupadd --gid 1000 user \
     && useradd --uid 1000 --gid user --create-home --no-log-init user \
-    && install --directory --owner=user --group=user /output \
+    && install --directory --mode=777 --owner=user --group=user /output \
     && find / -xdev -newermt "@$begun" -writable -exec touch --no-dereference --date=@0 {} +
 COPY --from=files /image /
 WORKDIR /opt/app
