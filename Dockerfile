@@ -8,12 +8,14 @@ ARG API_METHOD=exec
 # All that is added to the base, in one folder: permissions, times and bytecode do not depend on the clone or the day.
 FROM ${BASE_IMAGE} AS files
 WORKDIR /image/opt/app
-COPY requirements.lock ./
-# Every package is in the lock with its hash, and torch is not: the base's torch stays what it is.
+COPY requirements.txt requirements.lock /tmp/
+# From 26.1 on, pip takes hashes from a constraints file. torch is in no lock: the base's torch stays what it is.
 RUN python3 -c "from importlib.metadata import version; v = version('torch'); \
         v.startswith('2.13.0') or exit(f'found torch {v} in the base image, expected 2.13.0')" \
-    && python3 -m pip install --no-cache-dir --root-user-action=ignore --no-compile --no-deps --require-hashes \
-        --target site-packages -r requirements.lock
+    && export PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
+    && python3 -m pip install --target /tmp/pip pip==26.3 \
+    && PYTHONPATH=/tmp/pip python3 -m pip install --no-compile --no-deps --require-hashes \
+        --target site-packages -c /tmp/requirements.lock -r /tmp/requirements.txt
 COPY LICENSE inference.py serve.py ./
 COPY model/ model/
 COPY resources/ resources/
@@ -23,12 +25,12 @@ RUN PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash
 
 FROM ${BASE_IMAGE} AS app
 # Uid 1000 is the first user of most computers, whose folders it can then write to. Ubuntu's own is of no use here.
-# A named volume takes its owner from /output.
+# A named volume or a tmpfs takes its permissions from /output; whoever runs the container may write there.
 RUN begun=$(date +%s) && export SOURCE_DATE_EPOCH=0 \
     && (userdel --remove ubuntu 2>/dev/null || true) \
     && groupadd --gid 1000 user \
     && useradd --uid 1000 --gid user --create-home --no-log-init user \
-    && install --directory --owner=user --group=user /output \
+    && install --directory --mode=777 --owner=user --group=user /output \
     && find / -xdev -newermt "@$begun" -writable -exec touch --no-dereference --date=@0 {} +
 COPY --from=files /image /
 WORKDIR /opt/app

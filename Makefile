@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
 .PHONY: help predict test test-slow test-container lint lock clean
 
@@ -12,18 +11,19 @@ help:
 	@echo "make test       ruff, mypy and the fast test suite"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-container  faults in a real container; needs Docker and ./build.sh"
-	@echo "make lock       write requirements*.lock from requirements*.txt; needs uv"
+	@echo "make lock       write requirements.lock from requirements.txt and requirements-dev.txt; needs uv"
 	@echo "make clean      remove the virtual environment and test/output"
 
-# torch comes first and is in no lock file: nothing that follows can replace it.
-$(VENV)/.predict: requirements.lock
+# From 26.1 on, pip takes hashes from a constraints file. torch is in no lock: nothing that follows can replace it.
+$(VENV)/.predict: requirements.txt requirements.lock
 	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) pip==26.3
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) --no-deps --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --require-hashes -c requirements.lock -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.predict requirements-dev.lock
-	$(INSTALL) --no-deps --require-hashes -r requirements-dev.lock
+$(VENV)/.dev: $(VENV)/.predict
+	$(INSTALL) --no-deps --require-hashes -r requirements.lock
 	touch $@
 
 predict: $(VENV)/.predict
@@ -43,11 +43,9 @@ test-slow: $(VENV)/.dev
 test-container: $(VENV)/.dev
 	$(RUN) -m pytest -m container
 
-# The second file holds only what the first does not.
 lock:
-	$(LOCK) requirements.txt --output-file requirements.lock
-	sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package=\1/p' requirements.lock | \
-	  xargs $(LOCK) requirements-dev.txt --constraints requirements.lock --output-file requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+	  requirements.txt requirements-dev.txt --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) test/output

@@ -4,9 +4,9 @@ import argparse
 import csv
 import io
 import json
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,14 +21,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import __version__
+from model.commands import DONE, INTERRUPTED, NOT_BEGUN, log_to_standard_streams, one_sentence, whole_number
 from model.errors import UserError
-from model.files import write_text
+from model.files import prepare_folder, write_text
 from model.images import write_plane
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName
 from simulation.microscope import Setting
 from simulation.specimen_store import PIXEL_UM, write_specimen
 from simulation.study import CHALLENGE_LABELS, draw_study, render
+
+log = logging.getLogger("simulation")
 
 MARKER = "SIMULATED.json"
 ORIGIN = "simulated cells"
@@ -135,13 +138,7 @@ def plan(arguments: argparse.Namespace) -> Iterator[RenderJob]:
 def simulate(arguments: argparse.Namespace) -> None:
     """Render the data set, then write focus.csv and, last, the marker: without it a data set is incomplete."""
     output: Path = arguments.output
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        empty = not any(output.iterdir())
-    except OSError as error:
-        raise UserError(f"{output}: found no folder to write to ({error.strerror}), expected a new one.") from error
-    if not empty:
-        raise UserError(f"{output}: found a folder that is not empty, expected a new or empty one.")
+    prepare_folder(output, empty=True)
     if arguments.specimens:
         jobs = [
             SpecimenJob(output, number, arguments.seed, arguments.setting, arguments.size or SPECIMEN_SIZE)
@@ -185,42 +182,26 @@ def _finish(arguments: argparse.Namespace, what: str, started: float) -> None:
     options = {key: _spell(value) for key, value in vars(arguments).items() if key not in ("output", "workers")}
     marker = {"trained_on": ORIGIN, "version": __version__, "options": options}
     write_text(arguments.output / MARKER, json.dumps(marker, indent=2) + "\n")
-    print(f"{what} in {time.monotonic() - started:.0f} s to {arguments.output}")
+    log.info("%s in %.0f s to %s", what, time.monotonic() - started, arguments.output)
 
 
 def _spell(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of at least 0")
-    return value
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of at least 1")
-    return value
-
-
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="new or empty folder")
-    parser.add_argument("--fields", type=positive, default=6, help="fields of view for each modality")
-    parser.add_argument("--seed", type=natural, default=0, help="the same seed gives the same bytes")
+    parser.add_argument("--fields", type=whole_number(1), default=6, help="fields of view for each modality")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="the same seed gives the same bytes")
     parser.add_argument(
-        "--size", type=positive, help=f"side of the images in pixels ({FIELD_SIZE}, specimens {SPECIMEN_SIZE})"
+        "--size", type=whole_number(1), help=f"side of the images in pixels ({FIELD_SIZE}, specimens {SPECIMEN_SIZE})"
     )
     parser.add_argument(
         "--modalities", nargs="+", type=Modality, choices=list(Modality), default=list(Modality), help="BF, PC, DIC"
     )
-    parser.add_argument("--planes", type=positive, default=3, help="focal planes for each field")
+    parser.add_argument("--planes", type=whole_number(1), default=3, help="focal planes for each field")
     parser.add_argument(
         "--labels", choices=("all", "challenge"), default="all", help="all four organelles, or as in the challenge"
     )
@@ -232,29 +213,31 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "cells, or a mixture by study",
     )
     parser.add_argument(
-        "--fields-per-study", type=positive, default=1, help="fields that share sample, microscope and camera"
+        "--fields-per-study", type=whole_number(1), default=1, help="fields that share sample, microscope and camera"
     )
     parser.add_argument(
         "--specimens",
         action="store_true",
         help=f"store specimens on pixels of {PIXEL_UM} µm instead of images: train.py draws microscopes for them",
     )
-    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--workers", type=whole_number(1), default=os.cpu_count() or 1, help="processes")
     return parser.parse_args(arguments)
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code, see `model.commands`."""
+    log_to_standard_streams("simulation")
+    options = parse(arguments)
     try:
-        simulate(parse(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        simulate(options)
     except KeyboardInterrupt:
-        print("error: interrupted; the data set is incomplete.", file=sys.stderr)
-        return 130
-    return 0
+        log.error("simulate.py: interrupted, the data set is incomplete.")
+        return INTERRUPTED
+    except Exception as error:
+        log.error("%s", one_sentence(error))
+        return NOT_BEGUN
+    return DONE
 
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(main())

@@ -27,7 +27,8 @@ from model.grand_challenge import output_folder
 from model.images import inspect, read_image
 from model.labels import Modality, Organelle
 from model.naming import prediction_filename, stem
-from training.index import Field, scan
+from training.index import Field
+from training.scan import scan
 
 LARGEST_BYTES = 400_000
 PANEL_INCHES, DPI = 2.0, 110

@@ -17,11 +17,13 @@ from pathlib import Path
 from model.devices import find_device
 from model.memory import tune_malloc
 from model.normalization import InputNormalization, TargetNormalization
+from model.preprocessing import Preprocessing
 from training.batches import Batch, FieldBatches, Loader
+from training.check import check
 from training.config import RECIPES, TrainingConfig
-from training.index import check, scan
 from training.pix2pix_module import Pix2PixModule
-from training.plane_cache import PlaneCache, Preprocessing
+from training.plane_cache import PlaneCache
+from training.scan import scan
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,14 @@ def main() -> None:
     )
     device = find_device("auto")
     module = Pix2PixModule(config, device)
-    preparation = Preprocessing(InputNormalization.FLATFIELD, TargetNormalization.PERCENTILE, (0.25, 0.35))
+    preprocessing = Preprocessing(InputNormalization.FLATFIELD, (0.25, 0.35))
+
+    def cache(gigabytes: int) -> PlaneCache:
+        return PlaneCache(preprocessing, TargetNormalization.PERCENTILE, gigabytes << 30)
+
     index = check(scan(options.data))
-    plain = plainly(FieldBatches(index, PlaneCache(preparation, 0), config))
-    ours = Loader(FieldBatches(index, PlaneCache(preparation, 4 << 30), config))
+    plain = plainly(FieldBatches(index, cache(0), config))
+    ours = Loader(FieldBatches(index, cache(4), config))
     rounds = [(run(module, plain, options.steps), run(module, ours, options.steps)) for _ in range(options.rounds)]
     print(f"{options.recipe}, width {options.width}, crops of {options.crop} px, {device} in {module.precision}")
     print("| round | plain loop, samples/s | waiting | loader, samples/s | waiting | ratio |\n|" + "---|" * 6)

@@ -1,6 +1,7 @@
 """`focus.csv`: which plane of a field is the sharpest (columns `name,modality,image_z,best_z`)."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,11 +30,19 @@ class FocusTable:
     def read(cls, path: Path) -> "FocusTable":
         """Raises `UserError` for a wrong column, number or modality, or a name listed twice."""
         rows: dict[str, Focus] = {}
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: found text that is not UTF-8, expected UTF-8.") from None
+        except OSError as error:
+            raise UserError(f"{path}: it cannot be read ({error.strerror}).") from None
+        with io.StringIO(text, newline="") as file:
             reader = csv.DictReader(file)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
                 raise UserError(f"{path}: found the columns {reader.fieldnames}, expected {','.join(COLUMNS)}.")
             for row in reader:
+                if not any(str(value or "").strip() for value in row.values()):
+                    continue  # spreadsheet programs write lines of nothing but commas
                 key = _key(row["name"] or "")
                 try:
                     focus = Focus(Modality(row["modality"]), abs(int(row["image_z"]) - int(row["best_z"])))

@@ -9,15 +9,17 @@ four folders, `images/{organelle}-fluorescence-ome-tiff/<key>.tiff`. Truth comes
   field.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from model import naming
 from model.errors import UserError
+from model.grand_challenge import INPUT_SLUG, OUTPUT_SLUGS, output_slug
 from model.labels import Organelle
 
-INPUT_FOLDER = "organelles-transmitted-light-ome-tiff"
+log = logging.getLogger(__name__)
 
 Files = Mapping[str, Path]
 """Image files by key."""
@@ -32,11 +34,6 @@ class Pair:
     prediction: Path
     truth: Path
     source: Path | None
-
-
-def organelle_folder(organelle: Organelle) -> str:
-    """The platform's output socket, which is also the folder's name."""
-    return f"{organelle}-fluorescence-ome-tiff"
 
 
 def find_pairs(predictions: Path, ground_truth: Path) -> list[Pair]:
@@ -77,7 +74,7 @@ def find_predictions(folder: Path) -> dict[Organelle, Files]:
     """
     _require_folder(folder, "predictions")
     root = _socket_root_of(folder)
-    found: dict[Organelle, Files] = {organelle: _images(root / organelle_folder(organelle)) for organelle in Organelle}
+    found: dict[Organelle, Files] = {organelle: _images(root / output_slug(organelle)) for organelle in Organelle}
     if not any(found.values()):
         raise UserError(
             f"{folder}: found no predictions, expected images/{{organelle}}-fluorescence-ome-tiff/*.tiff "
@@ -101,11 +98,11 @@ class _Wanted:
 
 
 def _platform_truth(root: Path) -> list[_Wanted]:
-    sources = _images(root / INPUT_FOLDER)
+    sources = _images(root / INPUT_SLUG)
     wanted = [
         _Wanted(key, organelle, truth, sources.get(key))
         for organelle in Organelle
-        for key, truth in _images(root / organelle_folder(organelle)).items()
+        for key, truth in _images(root / output_slug(organelle)).items()
     ]
     if not wanted:
         raise UserError(f"{root}: found no image in the organelles' folders, expected the ground truth.")
@@ -120,6 +117,10 @@ def _challenge_truth(root: Path, predicted: Mapping[Organelle, Files]) -> list[_
             f"{root}: found no ground truth, expected image_N_Nucleus.ome.tiff and the like, "
             "or images/{organelle}-fluorescence-ome-tiff/."
         )
+    _refuse_ambiguous(targets)
+    if ignored := [path for path in files.values() if naming.near_miss(path.name)]:
+        others = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
+        log.warning("%s%s: ignored, expected a name such as image_1_Nucleus.ome.tiff.", ignored[0], others)
     # Planes of a field are those beside its truth, and those that were predicted: truth may come without
     # inputs.
     planes: dict[tuple[str, int], set[str]] = {}
@@ -139,6 +140,15 @@ def _challenge_truth(root: Path, predicted: Mapping[Organelle, Files]) -> list[_
     return wanted
 
 
+def _refuse_ambiguous(targets: Files) -> None:
+    """Two names of one folder may mean the same target, such as image_1_Nucleus and image_01_nucleus."""
+    taken: dict[tuple[str, naming.InputName | naming.TargetName | None], Path] = {}
+    for key, path in targets.items():
+        other = taken.setdefault((_folder(key), _parse(key)), path)
+        if other is not path:
+            raise UserError(f"{path}: found a name that means the same as that of {other.name}, expected one truth.")
+
+
 def _images(folder: Path) -> dict[str, Path]:
     """Every image below `folder` by key; folders of predictions kept within are left out."""
     found: dict[str, Path] = {}
@@ -154,13 +164,13 @@ def _images(folder: Path) -> dict[str, Path]:
 
 
 def _within_sockets(parts: Iterable[str]) -> bool:
-    return any(part.endswith("-ome-tiff") for part in parts)
+    return any(part in OUTPUT_SLUGS or part == INPUT_SLUG for part in parts)
 
 
 def _socket_root(folder: Path) -> Path | None:
     """The folder that holds organelle folders: `folder/images`, or `folder` itself."""
     for root in (folder / "images", folder):
-        if any((root / organelle_folder(organelle)).is_dir() for organelle in Organelle):
+        if any((root / output_slug(organelle)).is_dir() for organelle in Organelle):
             return root
     return None
 
@@ -189,7 +199,7 @@ def _require_folder(folder: Path, what: str) -> None:
 
 def _missing_sentence(predictions: Path, missing: list[_Wanted], shown: int = 5) -> str:
     root = _socket_root_of(predictions)
-    paths = [str(root / organelle_folder(entry.organelle) / f"{entry.key}.tiff") for entry in missing[:shown]]
+    paths = [str(root / output_slug(entry.organelle) / f"{entry.key}.tiff") for entry in missing[:shown]]
     more = f" and {len(missing) - shown} more" if len(missing) > shown else ""
     count = "a prediction is" if len(missing) == 1 else f"{len(missing)} predictions are"
     return f"The evaluation fails as the challenge would, since {count} missing: {', '.join(paths)}{more}."

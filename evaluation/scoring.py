@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-import tifffile
-
 from evaluation.focus import Focus, FocusTable
 from evaluation.metrics import score
 from evaluation.pairing import Pair
@@ -68,17 +66,13 @@ def score_pair(pair: Pair, focus: Focus | None) -> Result:
 
 def _require_two_axes(pair: Pair) -> None:
     """A (1, Y, X) prediction is one plane to us, but fails the challenge's evaluation."""
-    try:
-        with tifffile.TiffFile(pair.prediction) as tiff:
-            shape = tiff.series[0].shape
-    except (tifffile.TiffFileError, IndexError, OSError):
-        return  # not readable at all: `read_image` says so better
-    if len(shape) != 2:
-        raise UserError(f"{pair.prediction}: found an image of shape {shape}, expected two axes (Y, X).")
+    axes = inspect(pair.prediction).axes
+    if axes != "YX":
+        raise UserError(f"{pair.prediction}: found an image with the axes {axes}, expected two axes (YX).")
 
 
 def _modality(pair: Pair, focus: Focus | None, provenance: Mapping[str, str]) -> str:
     found: Modality | None = modality_token(pair.key) or (focus.modality if focus else None)
     if found is None and pair.source is not None:
-        found = read_image(pair.source).info.modality
+        found = inspect(pair.source).modality
     return found or provenance.get("modality", UNKNOWN_MODALITY)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from containers import Dish
 
 from model import checkpoint
 from model.checkpoint import CheckpointMetadata
@@ -71,3 +72,11 @@ def logging_as_before() -> Iterator[None]:
 def resources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to predict from; read it, never change it."""
     return write_resources(tmp_path_factory.mktemp("resources"))
+
+
+@pytest.fixture
+def dish(tmp_path: Path) -> Dish:
+    """Folders for a container, which another user than this one can read."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    return Dish(tmp_path)

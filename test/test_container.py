@@ -6,7 +6,6 @@ Runs in-silico-labelling:latest, made by ./build.sh.
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,53 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from containers import ROOT, Dish, docker
 from test_inference import write_image
 
 from model.images import read_image
 from model.labels import Organelle
 
 pytestmark = pytest.mark.container
-
-ROOT = Path(__file__).resolve().parents[1]
-IMAGE = "in-silico-labelling:latest"
-FAST = ("--overlap", "0", "--rotations", "1")
-SOMEBODY = "12345:12345"
-
-
-def restrictions() -> list[str]:
-    script = 'source container/common.sh; printf "%s\\n" "${RESTRICTIONS[@]}"'
-    return subprocess.run(["bash", "-c", script], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-
-
-class Dish:
-    """The folders of one container."""
-
-    def __init__(self, folder: Path) -> None:
-        self.input, self.output, self.model = folder / "in", folder / "out", folder / "model"
-        for made in (self.input, self.output, self.model):
-            made.mkdir()
-        self.output.chmod(0o777)
-
-    def command(self, *options: str, detach: bool = False) -> list[str]:
-        head = ["docker", "run", "--detach" if detach else "--rm", *restrictions(), "--user", SOMEBODY]
-        head += ["--volume", f"{self.input}:/input:ro", "--volume", f"{self.model}:/opt/ml/model:ro"]
-        if not any(option.endswith("/output") or "/output:" in option for option in options):
-            head += ["--volume", f"{self.output}:/output"]
-        return [*head, *options, IMAGE, *FAST]
-
-    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=300)
-
-    def written(self) -> list[Path]:
-        return sorted(path for path in self.output.rglob("*") if path.is_file())
-
-
-@pytest.fixture
-def dish(tmp_path: Path) -> Dish:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    return Dish(tmp_path)
 
 
 def empty_folder(dish: Dish) -> Sequence[str]:
@@ -74,7 +33,7 @@ def unreadable_input(dish: Dish) -> Sequence[str]:
 
 def read_only_output(dish: Dish) -> Sequence[str]:
     write_image(dish.input / "a.tiff")
-    return ["--volume", f"{dish.output}:/output:ro"]
+    return [f"--volume={dish.output}:/output:ro"]
 
 
 def output_of_another_user(dish: Dish) -> Sequence[str]:
@@ -85,7 +44,7 @@ def output_of_another_user(dish: Dish) -> Sequence[str]:
 
 def full_disk(dish: Dish) -> Sequence[str]:
     write_image(dish.input / "a.tiff")
-    return ["--tmpfs", "/output:size=16k,mode=1777"]
+    return ["--tmpfs=/output:size=16k"]
 
 
 def damaged_checkpoint(dish: Dish) -> Sequence[str]:
@@ -187,23 +146,18 @@ def test_weights_of_the_model_volume_win(dish: Dish, resources: Path) -> None:
     assert "networks from /opt/ml/model" in done.stdout and "trained on nothing at all" in done.stdout
 
 
-@pytest.mark.parametrize("order", ["kill", "stop"])
-def test_killed_or_stopped_it_leaves_whole_files_and_goes_on(dish: Dish, order: str) -> None:
+@pytest.mark.parametrize(("order", "code"), [("kill", 137), ("stop", 130)])
+def test_killed_or_stopped_it_leaves_whole_files_and_goes_on(dish: Dish, order: str, code: int) -> None:
     names = [f"{number:02d}" for number in range(24)]
     for name in names:
         write_image(dish.input / f"{name}.tiff")
-    started = subprocess.run(dish.command(detach=True), check=True, capture_output=True, text=True)
-    container = started.stdout.strip()
-    try:
+    with dish.start() as container:
         deadline = time.monotonic() + 120
         while len([path for path in dish.written() if path.suffix == ".tiff"]) < 6:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        begun = time.monotonic()
-        subprocess.run(["docker", order, container], check=True, capture_output=True)
-        assert time.monotonic() - begun < 8  # Docker would kill after 10 s what does not go by itself
-    finally:
-        subprocess.run(["docker", "rm", "--force", container], capture_output=True)
+        docker(order, container.name)
+        assert container.exit_code() == code  # 137 is also what Docker kills after 10 s
     for path in dish.written():
         if path.suffix == ".tiff":
             assert read_image(path).pixels.shape == (40, 33)
@@ -212,24 +166,3 @@ def test_killed_or_stopped_it_leaves_whole_files_and_goes_on(dish: Dish, order: 
     assert "already predicted" in done.stdout
     images = [path for path in dish.written() if path.suffix == ".tiff"]
     assert sorted(path.stem for path in images) == sorted(names * len(Organelle))
-
-
-@pytest.mark.parametrize("script", ["build.sh", "test.sh", "export.sh"])
-def test_scripts_explain_themselves_and_say_where_docker_is_missing(tmp_path: Path, script: str) -> None:
-    copy = tmp_path / "a folder with blanks"
-    (copy / "container").mkdir(parents=True)
-    shutil.copy(ROOT / script, copy)
-    shutil.copy(ROOT / "container" / "common.sh", copy / "container")
-    told = subprocess.run([str(copy / script), "--help"], cwd="/", capture_output=True, text=True, check=True).stdout
-    assert f"./{script}" in told and "--mode" in told and "set -" not in told
-    for tool in ("bash", "dirname", "sed", "env"):
-        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
-    bare = {"PATH": str(tmp_path)}
-    refused = subprocess.run([str(copy / script)], cwd="/", capture_output=True, text=True, env=bare)
-    assert refused.returncode == 1 and "Docker is not installed" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
-    wrong = subprocess.run([str(copy / script), "--mode", "fast"], cwd="/", capture_output=True, text=True)
-    assert wrong.returncode == 1 and "expected exec or invoke" in wrong.stderr
-    silent = {"DOCKER_HOST": "unix:///nowhere.sock", "PATH": os.environ["PATH"]}
-    refused = subprocess.run([str(copy / script)], cwd="/", capture_output=True, text=True, env=silent)
-    assert refused.returncode == 1 and "does not answer" in refused.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
@@ -22,8 +23,9 @@ from evaluation.metrics import score
 from evaluation.pairing import find_pairs, natural
 from evaluation.report import PICTURE_SIDE, format_figure, picture
 from model.errors import UserError
-from model.images import write_plane
+from model.images import read_image, write_plane
 from model.labels import Organelle
+from model.naming import stem
 
 SIDE = 48
 NAMES = {Organelle.NUCLEUS: "Nucleus", Organelle.MITOCHONDRIA: "Mitochondria", Organelle.ACTIN: "Actin"}
@@ -220,7 +222,7 @@ def test_wrong_shape_fails_the_evaluation_and_leaves_nothing(challenge, capsys, 
     bad = predict(predictions, "Study_3/image_2_PC_z0", Organelle.NUCLEUS, pixels(1, SIDE - 8))
     status = run("--predictions", predictions, "--ground-truth", data, "--output", output, "--workers", 2)
     sentence = capsys.readouterr().err.strip()
-    assert status == 1
+    assert status == 2
     assert str(bad) in sentence
     assert "40 x 40 pixels, expected 48 x 48" in sentence
     assert "\n" not in sentence
@@ -232,14 +234,14 @@ def test_three_axes_fail_as_in_the_challenge(platform):
     path = predictions / "images/nucleus-fluorescence-ome-tiff/0a1b.tiff"
     image = tifffile.imread(path)
     tifffile.imwrite(path, image[None])
-    assert failure(predictions, truth) == f"{path}: found an image of shape (1, 48, 48), expected two axes (Y, X)."
+    assert failure(predictions, truth) == f"{path}: found an image with the axes QYX, expected two axes (YX)."
 
 
 def failure(predictions: Path, truth: Path) -> str:
     """The sentence with which the real command ends, on stderr, without a traceback."""
     command = [sys.executable, Path(evaluate.__file__), "--predictions", predictions, "--ground-truth", truth]
     done = subprocess.run([*command, "--output", truth / "out"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
 
@@ -333,3 +335,48 @@ def test_images_are_sorted_by_number():
         "image_2_BF_z10",
         "image_10_BF_z0",
     ]
+
+
+def test_a_study_called_as_the_platforms_folders_are_is_scored(challenge):
+    predictions, data, output = challenge
+    (data / "Study_3").rename(data / "day1-ome-tiff")
+    for folder in (predictions / "images").iterdir():
+        if (folder / "Study_3").is_dir():
+            (folder / "Study_3").rename(folder / "day1-ome-tiff")
+    assert len(evaluated(predictions, data, output)["results"]) == 6
+
+
+def test_mha_predictions_and_truth(challenge):
+    predictions, data, output = challenge
+    before = evaluated(predictions, data, output)
+    for path in [*data.rglob("image_*_Nucleus.ome.tiff"), *predictions.rglob("nucleus-*/**/*.tiff")]:
+        SimpleITK.WriteImage(
+            SimpleITK.GetImageFromArray(read_image(path).pixels), str(path.parent / f"{stem(path.name)}.mha")
+        )
+        path.unlink()
+    after = evaluated(predictions, data, output)
+    assert after["aggregate"] == before["aggregate"]
+
+
+def test_names_of_truth_that_are_nearly_right(challenge, capsys):
+    predictions, data, output = challenge
+    before = evaluated(predictions, data, output)["aggregate"]
+    capsys.readouterr()
+    (data / "Study_3/image_1_Nucleus.ome.tiff").rename(data / "Study_3/image_01_nucleus.tif")
+    shutil.copy(data / "Study_3/image_1_Actin.ome.tiff", data / "Study_3/image_1_Actins.ome.tiff")
+    assert evaluated(predictions, data, output)["aggregate"] == before
+    assert "image_1_Actins.ome.tiff: ignored, expected a name such as" in capsys.readouterr().err
+    shutil.copy(data / "Study_3/image_01_nucleus.tif", data / "Study_3/image_1_Nucleus.tif")
+    with pytest.raises(UserError, match=r"means the same as that of image_01_nucleus\.tif, expected one truth"):
+        find_pairs(predictions, data)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_focus_table_of_a_spreadsheet_program(tmp_path, end):
+    path = tmp_path / "focus.csv"
+    lines = ["name,modality,image_z,best_z", "", "a.tiff,BF,3,10", ",,,", "  ", ""]
+    path.write_bytes(b"\xef\xbb\xbf" + end.join(lines).encode())
+    assert FocusTable.read(path).get("a").z_deviation == 7
+    path.write_bytes("name,modality,image_z,best_z\nZürich.tiff,BF,1,1\n".encode("cp1252"))
+    with pytest.raises(UserError, match=r"focus.csv: found text that is not UTF-8, expected UTF-8\.$"):
+        FocusTable.read(path)

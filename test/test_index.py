@@ -1,16 +1,21 @@
-"""Index, header check and split of a data directory in the challenge's layout."""
+"""Scan, check and split of a data directory in the challenge's layout."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import UserError
+from model.images import read_image, write_plane
 from model.labels import Modality, Organelle
-from training.index import Field, Index, check, read_file_lists, scan, split
+from training.check import check
+from training.index import Field, Index, split
+from training.scan import read_file_lists, scan
 
 FILE_LISTS = Path(__file__).parents[2] / "shared" / "lmc-filelists"
 
@@ -18,6 +23,17 @@ FILE_LISTS = Path(__file__).parents[2] / "shared" / "lmc-filelists"
 def write(path: Path, shape: tuple[int, ...] = (8, 8), dtype: type = np.uint16) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(path, np.ones(shape, dtype), metadata=None, ome=False)  # pixels come last
+
+
+def damage(path: Path) -> None:
+    """Spoil compressed pixels: the headers stay sound."""
+    noise = np.random.default_rng(0).integers(0, 60000, (64, 64)).astype(np.uint16)
+    tifffile.imwrite(path, noise, compression="zlib", metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        start = tiff.pages.first.dataoffsets[0]
+    content = bytearray(path.read_bytes())
+    content[start + 5 : start + 300] = b"\xff" * 295
+    path.write_bytes(content)
 
 
 def reasons(index: Index) -> dict[str, str]:
@@ -48,18 +64,28 @@ def test_flat_folder_and_two_roots_keep_their_cells_apart(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda path: path.write_bytes(b""), "cannot be read"),
-        (lambda path: path.write_bytes(b"not an image"), "cannot be read"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cut off"),
-        (lambda path: write(path, (8, 9)), "its inputs are (8, 8)"),
-        (lambda path: write(path, (2, 8, 8)), "expected one plane"),
-        (lambda path: write(path, dtype=np.float32), "expected uint16"),
+        (lambda path: path.write_bytes(b""), None),
+        (lambda path: path.write_bytes(b"not an image"), None),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), None),
+        (lambda path: damage(path), None),  # only decoding tells
+        (lambda path: write(path, (2, 8, 8)), None),
+        (lambda path: write(path, dtype=np.float32), None),
+        (lambda path: tifffile.imwrite(path, np.ones((8, 8), np.uint16), photometric="miniswhite"), None),
+        (lambda path: write(path, (8, 9)), "is (8, 9), its inputs are (8, 8)"),
+        (lambda path: write_plane(path, np.ones((8, 8), np.uint16), channel="x", pixel_size_um=None,
+                                  provenance={"checkpoint": "c"}), "found a prediction of this program"),
     ],
-)
-def test_broken_target_is_left_out_alone_and_named(tmp_path: Path, break_it, reason: str) -> None:
+)  # fmt: skip
+def test_broken_target_is_left_out_alone_and_named(tmp_path: Path, break_it, reason: str | None) -> None:
+    """A reason of None: the sentence with which the reader refuses the file."""
     for name in ("image_1_BF_z0", "image_1_Nucleus", "image_1_Actin"):
         write(tmp_path / f"{name}.ome.tiff")
-    break_it(tmp_path / "image_1_Actin.ome.tiff")
+    broken = tmp_path / "image_1_Actin.ome.tiff"
+    break_it(broken)
+    if reason is None:
+        with pytest.raises(UserError) as refused:
+            read_image(broken)
+        reason = str(refused.value).removeprefix(f"{broken}: ").rstrip(".")
     index = check(scan([tmp_path]))
     assert list(index.fields[0].labels) == [Organelle.NUCLEUS]
     assert reason in reasons(index)["image_1_Actin.ome.tiff"]
@@ -123,3 +149,74 @@ def test_counts_of_the_real_data_set() -> None:
     by_modality = {m: sum(f.modality is m for f in index.fields) for m in Modality}
     assert by_modality == {Modality.BF: 1987, Modality.PC: 301, Modality.DIC: 286}
     assert Organelle.ACTIN not in index.labelled()[Modality.DIC]
+
+
+@pytest.mark.parametrize("how", ["nested", "linked folder", "linked files", "twice"])
+def test_a_file_that_several_ways_lead_to_is_counted_once(tmp_path: Path, how: str) -> None:
+    data = tmp_path / "data"
+    for image in range(8):
+        for name in (f"image_{image}_BF_z0", f"image_{image}_Nucleus"):
+            write(data / "Study_1" / f"{name}.ome.tiff")
+    other = data / "Study_1" if how == "nested" else data if how == "twice" else tmp_path / "other"
+    if how == "linked folder":
+        other.symlink_to(data)
+    if how == "linked files":
+        other.mkdir()
+        for path in (data / "Study_1").iterdir():
+            (other / path.name).hardlink_to(path)
+    index = check(scan([data, other]))
+    assert len(index.fields) == 8 and len(index.duplicates) == 16
+    assert "16 files are there twice and counted once" in index.summary()
+    training, held_out = split(index, by="field", fraction=0.25, seed=0)
+    paths = [{path for f in part.fields for path in f.planes.values()} for part in (training, held_out)]
+    assert len(paths[0]) == 6 and len(paths[1]) == 2
+    assert not {p.stat().st_ino for p in paths[0]} & {p.stat().st_ino for p in paths[1]}
+
+
+def test_names_that_mean_the_same_and_names_that_mean_nothing_are_told(tmp_path: Path) -> None:
+    for name in ("image_1_BF_z0", "image_01_bf", "image_1_nucleus", "image_1_Nuclei", "image-2_BF_z0", "notes"):
+        write(tmp_path / f"{name}.ome.tiff")
+    index = check(scan([tmp_path]))
+    (field,) = index.fields
+    assert list(field.planes) == [0] and list(field.labels) == [Organelle.NUCLEUS]
+    told = reasons(index)
+    assert "is not named as in the challenge" in told["image_1_Nuclei.ome.tiff"]
+    assert "is not named as in the challenge" in told["image-2_BF_z0.ome.tiff"]
+    assert told["image_1_BF_z0.ome.tiff"] == "its name means the same as that of image_01_bf.ome.tiff"
+    assert "notes.ome.tiff" not in told
+
+
+def test_folders_of_predictions_are_not_learned_from(tmp_path: Path) -> None:
+    for folder in ("Study_1", "images/nucleus-fluorescence-ome-tiff/Study_1", "day1-ome-tiff"):
+        for name in ("image_1_BF_z0", "image_1_Nucleus"):
+            write(tmp_path / folder / f"{name}.ome.tiff")
+    assert check(scan([tmp_path])).studies == ("Study_1", "day1-ome-tiff")
+
+
+def test_mha_inputs_and_targets(tmp_path: Path) -> None:
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    for name in ("image_1_BF_z0", "image_1_Nucleus"):
+        image = SimpleITK.GetImageFromArray(pixels)
+        image.SetSpacing((0.0003, 0.0003))
+        SimpleITK.WriteImage(image, str(tmp_path / f"{name}.mha"))
+    (field,) = check(scan([tmp_path])).fields
+    assert field.shape == (8, 8) and (read_image(field.labels[Organelle.NUCLEUS]).pixels == pixels).all()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    for folder in ("Study_1", "lost+found"):
+        for name in ("image_1_BF_z0", "image_1_Nucleus"):
+            write(tmp_path / folder / f"{name}.ome.tiff")
+    (tmp_path / "lost+found").chmod(0)
+    index = scan([tmp_path])
+    (tmp_path / "lost+found").chmod(0o700)
+    assert len(index.fields) == 1 and "cannot be read" in reasons(index)["lost+found"]
+
+
+def test_the_summary_of_many_skipped_files_is_short(tmp_path: Path) -> None:
+    for image in range(50):
+        write(tmp_path / f"image_{image}_Nuclei.tif")
+    write(tmp_path / "image_1_BF_z0.tif")
+    write(tmp_path / "image_1_Nucleus.tif")
+    assert "and 20 more are skipped" in scan([tmp_path]).summary()

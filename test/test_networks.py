@@ -204,6 +204,7 @@ def test_a_resize_convolution_is_enlargement_and_convolution() -> None:
 
 
 def test_resize_prints_no_grid_and_a_transposed_convolution_does() -> None:
+    @torch.no_grad()
     def steps(upsampling: str) -> float:
         torch.manual_seed(0)
         decoder = build(Architecture("resnet", 8, blocks=0, upsampling=upsampling)).decoders["nucleus"]

@@ -35,8 +35,8 @@ def same(a: RenderedPlane, b: RenderedPlane) -> bool:
 
 def test_the_command_stores_specimens_that_follow_from_seed_and_number(tmp_path: Path) -> None:
     options = ("--specimens", "--setting", "mixed", "--size", "40", "--seed", "3")
-    assert simulate.run(["--output", str(tmp_path / "a"), "--fields", "2", "--workers", "2", *options]) == 0
-    assert simulate.run(["--output", str(tmp_path / "b"), "--fields", "1", "--workers", "1", *options]) == 0
+    assert simulate.main(["--output", str(tmp_path / "a"), "--fields", "2", "--workers", "2", *options]) == 0
+    assert simulate.main(["--output", str(tmp_path / "b"), "--fields", "1", "--workers", "1", *options]) == 0
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == ["SIMULATED.json", "specimen_1.safetensors", "specimen_2.safetensors"]
     one, other = ((tmp_path / side / "specimen_1.safetensors").read_bytes() for side in "ab")

@@ -5,20 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.images import write_plane
 from model.labels import Modality, Organelle
 from model.normalization import InputNormalization, TargetNormalization
+from model.preprocessing import Preprocessing
+from training import plane_cache
 from training.augmentation import Augmentation
 from training.batches import FieldBatches, Loader
+from training.check import check
 from training.config import TrainingConfig
 from training.index import Field, Index
-from training.plane_cache import PlaneCache, Preprocessing
+from training.plane_cache import PlaneCache, pixel_size_range
 from training.sampling import BalancedSampler
+from training.scan import scan
 
 N, M, T, A = Organelle.NUCLEUS, Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN
-PREPARATION = Preprocessing(InputNormalization.LINEAR, TargetNormalization.PERCENTILE, None)
+PREPROCESSING = Preprocessing(InputNormalization.LINEAR, None)
 
 
 def field(image: int, *organelles: Organelle, planes: int = 3) -> Field:
@@ -61,7 +67,7 @@ class MarkedStore(PlaneCache):
     """Planes whose pixels say where they are: position + 10 000 * what."""
 
     def __init__(self) -> None:
-        super().__init__(PREPARATION, 0)
+        super().__init__(PREPROCESSING, TargetNormalization.PERCENTILE, 0)
 
     def input(self, field: Field, z: int) -> np.ndarray:
         return np.arange(40 * 50, dtype=np.float32).reshape(40, 50)
@@ -131,11 +137,46 @@ def test_crop_has_its_size_and_only_the_images_pixels(height: int, width: int, c
 def test_cache_is_bounded_and_changes_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Path] = []
     values = np.random.default_rng(0).normal(size=(10, 10)).astype(np.float32)
-    monkeypatch.setattr(Preprocessing, "target", lambda self, path, shape: reads.append(path) or values)
-    store = PlaneCache(PREPARATION, capacity_bytes=2 * 10 * 10 * 2)  # two planes of float16
+    monkeypatch.setattr(plane_cache, "read_target", lambda path, *_: reads.append(path) or values)
+    store = PlaneCache(PREPROCESSING, TargetNormalization.PERCENTILE, capacity_bytes=2 * 10 * 10 * 2)  # two of float16
     fields = [field(i, N) for i in range(3)]
     first = store.target(fields[0], N, (10, 10))
     assert np.array_equal(store.target(fields[0], N, (10, 10)), first) and len(reads) == 1
     for f in fields:
         store.target(f, N, (10, 10))
     assert store.target(fields[0], N, (10, 10)).dtype == np.float16 and len(reads) == 4
+
+
+def write(path: Path, pixels: np.ndarray, pixel_size_um: tuple[float, float] | None = None) -> None:
+    write_plane(path, pixels.astype(np.uint16), channel="x", pixel_size_um=pixel_size_um)
+
+
+def test_a_target_is_cut_where_its_input_is_cut_whichever_plane_came_first(tmp_path: Path) -> None:
+    rows, columns = np.indices((96, 96))
+    where = 2000 + 40 * rows + 400 * (columns // 8)
+    write(tmp_path / "image_1_BF_z0.ome.tiff", where, (0.1, 0.1))  # seen at 0.25 µm: 38 x 38 pixels
+    write(tmp_path / "image_1_BF_z1.ome.tiff", where)  # taken as it is: 96 x 96 pixels
+    write(tmp_path / "image_1_PC_z0.ome.tiff", where, (0.2, 0.1))  # 77 x 38 pixels
+    write(tmp_path / "image_1_Nucleus.ome.tiff", where)
+    config = TrainingConfig(modality="all", width=4, crop=24, window=24, pixel_size_um=(0.25, 0.35))
+    index = check(scan([tmp_path]))
+    preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
+    for capacity in (0, 1 << 30):
+        cache = PlaneCache(preprocessing, config.target_normalization, capacity)
+        batches, shapes = FieldBatches(index, cache, config), set()
+        for number in range(24):
+            batch = batches.make(number)
+            torch.testing.assert_close(batch.x_B1YX, batch.y_BCYX, rtol=0, atol=1e-6)
+        for entry in index.fields:
+            for z in entry.planes:
+                shape = cache.input(entry, z).shape
+                shapes.add(shape)
+                assert cache.target(entry, N, shape).shape == shape
+        assert shapes == {(38, 38), (96, 96), (77, 38)}
+
+
+def test_wrong_pixel_sizes_do_not_widen_what_a_checkpoint_says_it_learned(tmp_path: Path) -> None:
+    for image, size in enumerate((0.1, 0.12, 0.3, 10.0, 0.001)):
+        write(tmp_path / f"image_{image}_BF_z0.ome.tiff", np.full((8, 8), 9), (size, size))
+        write(tmp_path / f"image_{image}_Nucleus.ome.tiff", np.full((8, 8), 9))
+    assert pixel_size_range(check(scan([tmp_path])).fields) == (0.1, 0.3)

@@ -19,11 +19,13 @@ from model import checkpoint
 from model.commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED
 from model.images import write_plane
 from model.labels import Modality, Organelle
+from training.check import check
 from training.command_line import main
 from training.config import Schedule
 from training.data import origin
-from training.index import Index, check, scan
+from training.index import Index
 from training.pix2pix_module import Pix2PixModule
+from training.scan import scan
 from training.validation import choose_planes
 
 ROOT = Path(__file__).resolve().parents[1]

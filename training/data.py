@@ -7,11 +7,14 @@ from pathlib import Path
 
 from model.errors import UserError
 from model.images import inspect
+from model.preprocessing import Preprocessing
 from simulation.renderer import SpecimenRenderer
 from training.batches import BatchSource, FieldBatches, SpecimenBatches
+from training.check import check
 from training.config import RunConfig
-from training.index import Index, check, scan, split
-from training.plane_cache import PlaneCache, Preprocessing
+from training.index import Index, split
+from training.plane_cache import PlaneCache
+from training.scan import scan
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +50,8 @@ def read_data(config: RunConfig) -> Data:
     if not training.fields:
         raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on.")
     log.info("%d fields to train on, %d held out by %s", len(training.fields), len(validation.fields), config.split_by)
-    preprocessing = Preprocessing(config.input_normalization, config.target_normalization, config.pixel_size_um)
-    cache = PlaneCache(preprocessing, int(config.cache_gb * 2**30))
+    preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
+    cache = PlaneCache(preprocessing, config.target_normalization, int(config.cache_gb * 2**30))
     return Data(FieldBatches(training, cache, config), validation, origin(training, config.data))
 
 

@@ -1,91 +1,84 @@
-"""From a file to what the network sees: resampled, scaled, and kept in memory while there is room."""
+"""Preprocessed planes, kept in memory while there is room."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-import model.preprocessing
 from model.images import inspect, read_image
 from model.labels import Organelle
-from model.normalization import InputNormalization, TargetNormalization, normalize_target
-from model.resampling import resample_image
+from model.normalization import InputNormalization, TargetNormalization
+from model.preprocessing import MAX_RESCALING, Grid, Preprocessing
 from training.index import Field
 
+Plane = NDArray[np.float32] | NDArray[np.float16]
+Shape = tuple[int, int]
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How pixels become network values: the choices that a checkpoint records and prediction repeats.
 
-    ``pixel_size_um`` is the (min, max) of the pixel sizes the network may see; an image outside is resampled
-    to the nearer end; None takes every image as it is.
-    """
+def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Read one transmitted-light plane as the network sees it: (Y, X) float32 on the network's grid."""
+    image = read_image(path)
+    return preprocessing.input(image.pixels, preprocessing.grid(image.info.shape, image.info.pixel_size_um))
 
-    input_normalization: InputNormalization
-    target_normalization: TargetNormalization
-    pixel_size_um: tuple[float, float] | None
 
-    def input(self, path: Path) -> np.ndarray:
-        """Read one transmitted-light plane: (Y, X) float32 on the network's grid."""
-        image = read_image(path)
-        preprocessing = model.preprocessing.Preprocessing(self.input_normalization, self.pixel_size_um)
-        return preprocessing.input(image.pixels, preprocessing.grid(image.info.shape, image.info.pixel_size_um))
-
-    def target(self, path: Path, shape: tuple[int, int], *, unclipped: bool = False) -> np.ndarray:
-        """Read one target: (Y, X) float32 in [-1, 1] on the grid ``shape`` of its input.
-
-        ``unclipped`` scales linearly whatever the recipe says: the truth for metrics, which ignore affine changes.
-        """
-        scaling = TargetNormalization.LINEAR if unclipped else self.target_normalization
-        return normalize_target(resample_image(read_image(path).pixels, shape), scaling)
+def read_target(path: Path, shape: Shape, normalization: TargetNormalization) -> NDArray[np.float32]:
+    """Read one target: (Y, X) float32 in [-1, 1] on the grid `shape` of its input."""
+    return Preprocessing.target(read_image(path).pixels, Grid(shape), normalization)
 
 
 def pixel_size_range(fields: tuple[Field, ...]) -> tuple[float, float] | None:
-    """Smallest and largest pixel size (µm, either axis) over one plane of each field; None where none states one."""
+    """Smallest and largest pixel size (µm, either axis) over one plane of each field; None where none states one.
+
+    Sizes that differ from the median by more than `MAX_RESCALING` are wrong entries, as they are for prediction.
+    """
     sizes = [inspect(next(iter(f.planes.values()))).pixel_size_um for f in fields]
-    stated = [side for size in sizes if size is not None for side in size]
-    return (min(stated), max(stated)) if stated else None
+    stated = np.array([side for size in sizes if size is not None for side in size])
+    if not len(stated):
+        return None
+    plausible = stated[np.abs(np.log(stated / np.median(stated))) <= np.log(MAX_RESCALING)]
+    return float(plausible.min()), float(plausible.max())
 
 
 class PlaneCache:
-    """Prepared planes of many fields behind a least-recently-used cache of bounded size; safe across threads.
+    """Preprocessed planes of many fields behind a least-recently-used cache of bounded size; safe across threads.
 
     A value that comes from the cache equals the one that was just read, so results do not depend on the size.
     """
 
-    def __init__(self, preprocessing: Preprocessing, capacity_bytes: int) -> None:
+    def __init__(self, preprocessing: Preprocessing, normalization: TargetNormalization, capacity_bytes: int) -> None:
         self.preprocessing = preprocessing
+        self.target_normalization = normalization
         self._capacity = capacity_bytes
-        self._held: OrderedDict[Path, np.ndarray] = OrderedDict()
+        # A target has a place for each grid that an input of its field has: planes may state different pixel sizes.
+        self._held: OrderedDict[tuple[Path, Shape | None], Plane] = OrderedDict()
         self._used = 0
         self._lock = threading.Lock()
 
-    def input(self, field: Field, z: int) -> np.ndarray:
-        """One plane (Y, X); float16 or float32, see ``_stored``."""
+    def input(self, field: Field, z: int) -> Plane:
+        """One plane (Y, X); float16 or float32, see `_get`."""
         path = field.planes[z]
-        return self._get(
-            path, lambda: self.preprocessing.input(path), self.preprocessing.input_normalization == "linear"
-        )
+        linear = self.preprocessing.normalization is InputNormalization.LINEAR
+        return self._get((path, None), lambda: read_input(path, self.preprocessing), linear)
 
-    def target(self, field: Field, organelle: Organelle, shape: tuple[int, int]) -> np.ndarray:
-        """One target (Y, X) on the grid ``shape``; float16 or float32, see ``_stored``."""
-        path = field.labels[organelle]
-        linear = self.preprocessing.target_normalization == "linear"
-        return self._get(path, lambda: self.preprocessing.target(path, shape), linear)
+    def target(self, field: Field, organelle: Organelle, shape: Shape) -> Plane:
+        """One target (Y, X) on the grid `shape`; float16 or float32, see `_get`."""
+        path, normalization = field.labels[organelle], self.target_normalization
+        linear = normalization is TargetNormalization.LINEAR
+        return self._get((path, shape), lambda: read_target(path, shape, normalization), linear)
 
-    def _get(self, path: Path, make: Callable[[], np.ndarray], linear: bool) -> np.ndarray:
+    def _get(self, key: tuple[Path, Shape | None], make: Callable[[], NDArray[np.float32]], linear: bool) -> Plane:
         with self._lock:
-            if path in self._held:
-                self._held.move_to_end(path)
-                return self._held[path]
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
         # Linearly scaled cameras use a sliver of [-1, 1], where half precision would cost grey levels.
-        made = make().astype(np.float32 if linear else np.float16)
+        made: Plane = make() if linear else make().astype(np.float16)
         with self._lock:
-            if path not in self._held:
-                self._held[path] = made
+            if key not in self._held:
+                self._held[key] = made
                 self._used += made.nbytes
             while self._used > self._capacity and len(self._held) > 1:
                 self._used -= self._held.popitem(last=False)[1].nbytes

@@ -18,15 +18,15 @@ from model.errors import UserError
 from model.files import file_sha256
 from model.labels import Modality
 from model.networks.build import Network
+from model.preprocessing import Preprocessing
 from training.batches import Loader
 from training.config import RunConfig
 from training.data import Data
 from training.metrics_logger import MetricsLogger, Progress, duration
 from training.options import as_table, require_same
 from training.pix2pix_module import Pix2PixModule
-from training.plane_cache import Preprocessing
 from training.run_folder import RunFolder
-from training.validation import choose_planes, validate
+from training.validation import choose_planes, large_enough, validate
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +53,15 @@ class Trainer:
         self.trained_on = config.trained_on or data.origin
         self.folder = RunFolder(config.output)
         self.steps_per_epoch = config.steps_per_epoch or data.source.steps_per_epoch
-        self.preprocessing = Preprocessing(
-            config.input_normalization, config.target_normalization, config.pixel_size_um
-        )
+        self.preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
         torch.manual_seed(config.seed)
         self.module = Pix2PixModule(config, device, _initial_network(config))
         self.initial_sha256 = file_sha256(config.init) if config.init else ""
-        self.held_out = choose_planes(data.validation.fields, config.validation_planes, config.seed)
+        self.stride = self.module.network.stride
+        scorable, skipped = large_enough(data.validation.fields, self.preprocessing, self.stride)
+        for entry in skipped:
+            log.warning("not scored, %s: %s", entry.name, entry.reason)
+        self.held_out = choose_planes(scorable, config.validation_planes, config.seed)
         self.split_sha256 = hashlib.sha256((data.source.digest() + data.validation.digest()).encode()).hexdigest()
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
@@ -176,7 +178,7 @@ class Trainer:
             self.held_out,
             self.preprocessing,
             lambda batch: self.module.predict(network, batch.to(self.device)),
-            stride=network.stride,
+            stride=self.stride,
         )
         metrics = self.progress.take_means() | self.scores
         metrics |= {

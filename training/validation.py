@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -9,10 +10,14 @@ import torch
 from torch import Tensor
 
 from evaluation.metrics import pcc, ssim
+from model.images import inspect
 from model.labels import Modality, Organelle
+from model.networks.layers import smallest_side
+from model.normalization import TargetNormalization
+from model.preprocessing import Preprocessing
 from training.batches import Batch
-from training.index import Field
-from training.plane_cache import Preprocessing
+from training.index import Field, Skipped
+from training.plane_cache import read_input, read_target
 
 
 def choose_planes(fields: Sequence[Field], count: int, seed: int) -> list[tuple[Field, int]]:
@@ -50,6 +55,29 @@ def choose_planes(fields: Sequence[Field], count: int, seed: int) -> list[tuple[
     return list(chosen.values())
 
 
+def large_enough(
+    fields: Sequence[Field], preprocessing: Preprocessing, stride: int
+) -> tuple[tuple[Field, ...], tuple[Skipped, ...]]:
+    """Fields with the planes that a network of this stride can be scored on, and what is left out.
+
+    A smaller plane can be learned from, where it is padded.
+    """
+    kept, skipped, least = [], [], smallest_side(stride)
+    for entry in fields:
+        planes = {}
+        for z, path in entry.planes.items():
+            info = inspect(path)
+            shape = preprocessing.grid(info.shape, info.pixel_size_um).shape
+            if min(shape) >= least:
+                planes[z] = path
+            else:
+                reason = f"is {shape} pixels on the network's grid, expected at least {least} a side to be scored"
+                skipped.append(Skipped(str(path), reason))
+        if planes:
+            kept.append(replace(entry, planes=planes))
+    return tuple(kept), tuple(skipped)
+
+
 def validate(
     planes: Sequence[tuple[Field, int]],
     preprocessing: Preprocessing,
@@ -61,18 +89,17 @@ def validate(
 
     Returns means by name: ``pcc/BF/nucleus``, ``ssim/BF/nucleus`` over the planes of a modality, ``pcc/nucleus``
     over all planes, and ``pcc/mean``, ``ssim/mean`` over the modality-organelle means (so each counts the same,
-    however many planes it has). No random number is drawn. The truth is not clipped as the target may be.
+    however many planes it has). No random number is drawn. The truth is normalized linearly
+    whatever the target is, since metrics ignore affine changes, but not clipping. Planes are `large_enough`.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     with torch.no_grad():
         for entry, z in planes:
-            image = preprocessing.input(entry.planes[z])
+            image = read_input(entry.planes[z], preprocessing)
             shape = (image.shape[0], image.shape[1])
             organelles = tuple(entry.labels)
-            stack = [preprocessing.target(entry.labels[o], shape, unclipped=True) for o in organelles]
+            stack = [read_target(entry.labels[o], shape, TargetNormalization.LINEAR) for o in organelles]
             x, *truths = (_centre(plane, stride) for plane in (image, *stack))
-            if min(x.shape) == 0:
-                continue  # smaller than the network's stride: it can be learned from, padded, but not scored
             y_BCYX = torch.from_numpy(np.stack(truths))[None]
             labelled_BC = torch.ones(1, len(organelles), dtype=torch.bool)
             batch = Batch(torch.from_numpy(x)[None, None], y_BCYX, labelled_BC, organelles, (entry.modality,))
