@@ -127,6 +127,12 @@ def test_resume_is_bit_for_bit_a_run_never_stopped(
     assert picks[0] == picks[1] and {step for step, _, _ in picks[0]} == {"4", "8"}
     configs = [(tmp_path / name / "config.toml").read_text().splitlines() for name in ("whole", "parted")]
     assert [a for a, b in zip(*configs, strict=True) if a != b] == [f'output = "{tmp_path / "whole"}"']
+    # What is finished stays as it is.
+    assert main(["--resume", "--output", str(tmp_path / "parted")]) == DONE
+    again = state_of(tmp_path / "parted")
+    assert again.pop("seconds") > 0 and again["config"].pop("output")
+    assert_same(again, parted)
+    assert list(csv.DictReader((tmp_path / "parted" / "log.csv").open())) == logs[1]
 
 
 def test_a_run_with_another_seed_differs(data: Path, tmp_path: Path) -> None:

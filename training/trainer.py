@@ -89,7 +89,8 @@ class Trainer:
         trainer.config = config
         trainer.module.restore(state["module"])
         trainer.loader.next = state["next_batch"]
-        trainer.best, trainer.initial_sha256 = state["best"], state["initial_sha256"]
+        trainer.best, trainer.scores, trainer._validated_at = state["best"], state["scores"], state["validated_at"]
+        trainer.initial_sha256 = state["initial_sha256"]
         trainer._seconds_before = state["seconds"]
         return trainer
 
@@ -208,6 +209,8 @@ class Trainer:
                 "next_batch": self.loader.next,
                 "seconds": 60 * self.minutes,
                 "best": self.best,
+                "scores": self.scores,
+                "validated_at": self._validated_at,
                 "initial_sha256": self.initial_sha256,
             }
         )
@@ -255,7 +258,7 @@ class Trainer:
                 f"best mean PCC {self.best['pcc/mean']:.3f} on {len(self.held_out)} held-out planes: {self.folder.best}"
             )
         else:
-            why = "stopped before the first validation" if self.held_out else "nothing was held out"
+            why = "stopped before the first validation" if self.held_out else "no held-out plane can be scored"
             lines.append(f"{why}, so there is no best checkpoint, only the last")
         return "\n".join(lines)
 
