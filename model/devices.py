@@ -6,6 +6,7 @@ from .errors import UserError
 
 
 def find_device(name: str) -> torch.device:
+    """Find a device by name; "auto" is a GPU where there is one. Raises UserError where it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
