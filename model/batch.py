@@ -205,7 +205,7 @@ def _write(case: Case, loaded: LoadedCase, outputs: Mapping[Organelle, Tensor]) 
 
 
 def _remove_outputs(case: Case) -> None:
-    """What an earlier run, or the organelles written so far, left of a failed case could be taken for its result."""
+    """Remove the outputs of a failed case, also of an earlier run: they could be taken for its result."""
     for path in case.outputs.values():
         if os.path.lexists(path) and not os.path.isdir(path):
             try:
@@ -226,7 +226,7 @@ def _finished(error: Exception | None = None) -> Future[None]:
 def _choose_modality(
     case: Case, info: ImageInfo, batch_options: BatchOptions
 ) -> tuple[Modality | None, tuple[str, ...]]:
-    """The file's word first, then its name at upload, then the option, unless that is to override; with warnings."""
+    """Take the modality from the file, its name at upload or the option, in this order unless overridden."""
     option, stated, source = batch_options.modality, info.modality, "the file"
     if stated is None and case.original_name:
         stated, source = modality_token(case.original_name), "its name at upload"

@@ -178,7 +178,7 @@ def _metadata(path: Path, document: Mapping[str, Any]) -> CheckpointMetadata:
 
 
 def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """What sets two sets of tensors apart, in words, three names of a kind at most; empty where nothing does."""
+    """Describe how two sets of tensors differ, three names of a kind at most; empty where they do not."""
     missing = sorted(set(wanted) - set(found))
     unexpected = sorted(set(found) - set(wanted))
     shapes = [

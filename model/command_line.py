@@ -140,7 +140,7 @@ def images(count: int) -> str:
 
 
 def inference_settings(options: argparse.Namespace) -> InferenceSettings:
-    """The preset, changed by the options that are given."""
+    """Change the preset by the options that are given."""
     precision = None if options.precision == "auto" else Precision(options.precision)
     preset = replace(PRESETS[options.preset], precision=precision)
     overrides = {name: getattr(options, name) for name in ("overlap", "rotations")}

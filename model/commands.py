@@ -25,7 +25,7 @@ log = logging.getLogger(__package__)
 
 
 def log_to_standard_streams(*packages: str) -> None:
-    """Send progress to stdout, warnings and errors to stderr.
+    r"""Send progress to stdout, warnings and errors to stderr.
 
     Grand Challenge shows its users whatever a container writes to stderr. Text that a stream cannot encode, such as
     a file name that is not UTF-8, is written with escapes (``\\xff``); a stream that was closed is ignored.
@@ -49,7 +49,7 @@ def log_to_standard_streams(*packages: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Replace what UTF-8 cannot encode, such as the bytes of a file name in another encoding, by escapes.
+    r"""Replace what UTF-8 cannot encode, such as the bytes of a file name in another encoding, by escapes.
 
     Parameters
     ----------

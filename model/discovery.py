@@ -120,7 +120,7 @@ class _Walk:
         return sorted(self.found, key=lambda path: path.split(os.sep))
 
     def real_paths(self, found: Sequence[str]) -> set[str]:
-        """What these images are called without links."""
+        """Return the images' paths with all links resolved."""
         inside = os.path.realpath(self.folder)
         return {self.links.get(relative) or os.path.join(inside, relative) for relative in found}
 

@@ -70,7 +70,7 @@ def original_names(inputs_json: Path, sources: Sequence[Path]) -> dict[Path, str
 
 
 def _our_images(inputs_json: Path, content: Any) -> list[dict[str, Any]]:
-    """The image entries of our socket, in the present ("socket") or the former ("interface") shape."""
+    """Find the entries of the input socket, in the present ("socket") or the former ("interface") form."""
 
     def malformed(found: str) -> UserError:
         return UserError(

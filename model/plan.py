@@ -51,7 +51,7 @@ class Plan:
     provenance: Mapping[Organelle, Mapping[str, str]]
 
     def with_provenance(self, **entries: str) -> "Plan":
-        """The same plan with further entries in the provenance of every organelle."""
+        """Return the same plan with further entries in the provenance of every organelle."""
         return replace(self, provenance={organelle: {**made, **entries} for organelle, made in self.provenance.items()})
 
 

@@ -17,11 +17,11 @@ class Precision(StrEnum):
 
     @classmethod
     def fastest(cls, device: torch.device) -> "Precision":
-        """The fastest format whose images cannot be told from float32's (docs/performance.md has the figures)."""
+        """Choose the fastest format whose images equal float32's to the eye (docs/performance.md has the figures)."""
         return cls.BF16 if multiplies_bfloat16(device) else cls.FP32
 
     def on(self, device: torch.device) -> torch.autocast:
-        """A context in which networks compute so."""
+        """Return a context in which networks compute in this format."""
         dtype = torch.float16 if self is Precision.FP16 else torch.bfloat16
         return torch.autocast(device.type, dtype, enabled=self is not Precision.FP32)
 

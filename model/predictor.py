@@ -64,21 +64,32 @@ class Predictor:
     @classmethod
     def open(
         cls,
-        resources: Path | None = None,
+        resources: str | Path | None = None,
         *,
         device: str = "auto",
         settings: InferenceSettings = PRESETS["paper"],
         rescale: bool = True,
     ) -> "Predictor":
-        """Read routing and checkpoints' metadata from a folder (None: the shipped one) and verify every file's hash.
+        """Read routing and checkpoints' metadata from a folder and verify every file's hash.
 
-        `device` is "auto" (CUDA where there is one, else the CPU) or a name that torch knows. `rescale`
-        brings images outside the pixel sizes a checkpoint learned to the nearest one it did.
+        Parameters
+        ----------
+        resources : str or Path, optional
+            Folder with ``routing.json`` and its checkpoints; without it the shipped ones.
+        device : str
+            "auto" (a GPU where there is one, else the CPU), or a name that torch knows.
+        settings : InferenceSettings
+            Overlap of tiles, rotations, precision; see `PRESETS`.
+        rescale : bool
+            Whether an image outside the pixel sizes that a checkpoint learned is resampled to the nearest one.
 
-        Raises UserError for resources that cannot be used as they are, or a device that is not there.
+        Raises
+        ------
+        UserError
+            For resources that cannot be used as they are, or a device that is not there.
         """
         return cls(
-            Routing.read(shipped_resources() if resources is None else resources),
+            Routing.read(shipped_resources() if resources is None else Path(resources)),
             find_device(device),
             settings,
             rescale,
@@ -105,22 +116,52 @@ class Predictor:
     def predict(
         self, image: NDArray[np.uint16], modality: Modality | None, *, pixel_size_um: PixelSize | None = None
     ) -> dict[Organelle, NDArray[np.uint16]]:
-        """Predict every organelle of one plane (Y, X) of uint16, each uint16 (Y, X), rounded and clipped.
+        """Predict every organelle of one plane.
 
-        `modality` None takes the routes of an unknown modality. `pixel_size_um` is (y, x) in µm; without it
-        the image is taken as it is. The intensity of a prediction is relative, not quantitative.
+        Parameters
+        ----------
+        image : ndarray of uint16, shape (Y, X)
+            Transmitted-light plane.
+        modality : Modality or None
+            None takes the routes of an unknown modality.
+        pixel_size_um : (float, float), optional
+            Pixel size (y, x) in µm; without it the image is taken as it is.
 
-        Raises ValueError for another kind of array or a pixel size that is not positive, UserError where a
-        checkpoint cannot be loaded.
+        Returns
+        -------
+        dict of Organelle to ndarray of uint16, shape (Y, X)
+            The intensity is relative, not quantitative.
+
+        Raises
+        ------
+        ValueError
+            For another kind of array, or a pixel size that is not positive.
+        UserError
+            Where a checkpoint cannot be loaded.
         """
         _check_image(image)
         plan = self.plan(modality, (image.shape[0], image.shape[1]), pixel_size_um)
         return self.postprocess(self.forward(self.preprocess(image, plan)), plan)
 
     def plan(self, modality: Modality | None, shape: tuple[int, int], pixel_size_um: PixelSize | None) -> Plan:
-        """Decide which checkpoints and heads predict an image of `shape` (Y, X), and on which grid; see `Plan`.
+        """Decide which checkpoints and heads predict an image, and on which grid.
 
-        Raises ValueError for a modality that is none, or a pixel size that is not positive.
+        Parameters
+        ----------
+        modality : Modality or None
+        shape : (int, int)
+            Rows and columns.
+        pixel_size_um : (float, float) or None
+            Pixel size (y, x) in µm.
+
+        Returns
+        -------
+        Plan
+
+        Raises
+        ------
+        ValueError
+            For a modality that is none, or a pixel size that is not positive.
         """
         _check_pixel_size(pixel_size_um)
         if modality not in self._routing.routes:
@@ -138,9 +179,9 @@ class Predictor:
         return Plan(modality, shape, tuple(steps.values()), tuple(warnings), provenance)
 
     def preprocess(self, pixels: NDArray[np.uint16], plan: Plan) -> NetworkInputs:
-        """Bring a plane (Y, X) of uint16 to the grid and the grey values of each network it is for.
+        """Resample and normalize a plane (Y, X) of uint16 for each network of the plan.
 
-        A plane without any contrast gets no network's inputs but a warning: a network would invent structures.
+        A plane without any contrast gets a warning instead of inputs: a network would invent structures.
         """
         _check_image(pixels)
         margins = find_margins(pixels)
@@ -211,7 +252,7 @@ class Predictor:
         return max(LARGEST_WHOLE, metadata.window) if self.settings.whole_image else metadata.window
 
     def _run_network(self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor) -> Tensor:
-        """The asked heads of one network over all rotations: (1, Y, X) to float32 (C, Y, X), C as `heads`."""
+        """Predict with some heads of one network over all rotations: (1, Y, X) to float32 (C, Y, X), C as `heads`."""
         network, metadata = self._network(name), self.checkpoints[name]
         stride = NETWORKS[metadata.architecture.network].stride
         code_13: Tensor | None = None

@@ -25,7 +25,7 @@ def resample(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.f
 
 
 def resample_image(pixels: NDArray[np.uint16], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A camera's plane (Y, X) as float32 on another grid, kept within [0, 65535]: overshoot is no grey value."""
+    """Resample a plane (Y, X) of grey values to another grid: float32, clipped to [0, 65535] where it overshoots."""
     if pixels.shape == tuple(shape):
         return pixels.astype(np.float32)
     return np.clip(resample(pixels.astype(np.float32), shape), 0, 65535)

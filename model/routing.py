@@ -88,7 +88,7 @@ class Routing:
 
 
 def resources_folder(default: Path, model_volume: Path = MODEL_VOLUME) -> Path:
-    """The folder to predict from: the platform's model volume where something lies in it, else `default`.
+    """Choose the folder to predict from: the platform's model volume where it is not empty, else `default`.
 
     Raises UserError where the volume cannot be listed or holds files but no routing: whoever put weights there must
     not get the predictions of others. Hidden files and what file systems and archivers leave are nothing.
@@ -114,7 +114,7 @@ def _is_clutter(name: str) -> bool:
 
 
 def shipped_resources() -> Path:
-    """The folder of the checkpoints that are shipped: in an installed package, or in the checkout beside `model`."""
+    """Find the shipped checkpoints: in the installed package, or in the checkout beside `model`."""
     package = Path(__file__).resolve().parent
     installed = package / "resources"
     return installed if installed.is_dir() else package.parent / "resources"

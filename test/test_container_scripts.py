@@ -76,7 +76,7 @@ def clone(tmp_path: Path) -> Clone:
 
 
 @pytest.fixture
-def trial(clone: Clone):  # noqa: ANN201
+def trial(clone: Clone):
     clone.use_trial_image()
     yield clone
     subprocess.run(["docker", "rmi", "--force", TRIAL], capture_output=True)

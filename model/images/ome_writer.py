@@ -12,9 +12,7 @@ import tifffile
 
 from .. import __version__
 from ..files import atomic_write
-from .ome_xml import (
-    PROVENANCE_NAMESPACE,
-)
+from .ome_xml import PROVENANCE_NAMESPACE
 
 SOFTWARE = "in-silico-labelling"
 TILE_PX = 128
@@ -28,19 +26,35 @@ FALLBACK_PROVENANCE = (
 
 
 def write_plane(
-    path: Path,
+    path: str | Path,
     pixels: np.ndarray[Any, Any],
     *,
     channel: str,
     pixel_size_um: tuple[float, float] | None,
     provenance: Mapping[str, str] | None = None,
 ) -> None:
-    """Write (Y, X) uint16 pixels as a tiled, deflated OME-TIFF; the file is whole or absent.
+    """Write one plane as a tiled, deflated OME-TIFF; the file is whole or absent.
 
-    channel: the OME channel name. pixel_size_um: (y, x) in µm; None: unknown, see FALLBACK_PIXEL_SIZE_UM.
-    provenance: kept in its order as a MapAnnotation among the StructuredAnnotations.
     The same arguments give the same bytes: no time stands in the file, and its UUID is made from its content.
-    Missing folders are made. Raises UserError where the file cannot be written.
+
+    Parameters
+    ----------
+    path : str or Path
+        Missing folders are made.
+    pixels : ndarray of uint16, shape (Y, X)
+    channel : str
+        The OME channel name.
+    pixel_size_um : (float, float) or None
+        Pixel size (y, x) in µm; None: unknown, see `FALLBACK_PIXEL_SIZE_UM`.
+    provenance : mapping of str to str, optional
+        Kept in its order as a MapAnnotation.
+
+    Raises
+    ------
+    ValueError
+        For other pixels, or a pixel size that is not positive.
+    UserError
+        Where the file cannot be written.
     """
     if pixels.dtype != np.uint16 or pixels.ndim != 2 or pixels.size == 0:
         raise ValueError(f"a plane is (Y, X) uint16 and not empty, this is {pixels.shape} {pixels.dtype}")
@@ -61,7 +75,7 @@ def write_plane(
     if recorded:
         metadata["MapAnnotation"] = {"Namespace": PROVENANCE_NAMESPACE, "Value": recorded}
     metadata["UUID"] = _content_uuid(pixels, metadata)
-    with atomic_write(path) as file:
+    with atomic_write(Path(path)) as file:
         tifffile.imwrite(
             file,
             pixels,

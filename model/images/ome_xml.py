@@ -197,7 +197,7 @@ class _Image:
         return math.prod(self.sizes.values())
 
     def data_of(self, where: PlaneLocation, file_uuid: str | None) -> _TiffData | None:
-        """The TiffData that means the plane."""
+        """Find the TiffData element of the plane."""
         for data in self.tiff_data:
             offset = where.directory - data.first_directory
             if data.names_file(where, file_uuid) and 0 <= offset < self._count(data):
@@ -240,7 +240,7 @@ class _Image:
         return self.channels[number] if number < len(self.channels) else (None, None)
 
     def _position(self, offset: int, first: Mapping[str, int]) -> dict[str, int]:
-        """Indices (Z, C, T) of the plane that comes `offset` planes after `first`, in the dimension order."""
+        """Compute the indices (Z, C, T) of the plane `offset` planes after `first`, in the dimension order."""
         axes = [axis for axis in self.order if axis in "ZCT"]
         axes += [axis for axis in "CZT" if axis not in axes]
         number, stride = offset, 1
@@ -254,7 +254,7 @@ class _Image:
 
 
 def _images_meant(images: Sequence[_Image], where: PlaneLocation, file_uuid: str | None) -> Sequence[_Image]:
-    """The Images that may be this plane's: by TiffData, among them by size; else by size; else the only one."""
+    """Find the Images that may be this plane's: by TiffData, among them by size; else by size; else the only one."""
     named = [image for image in images if image.data_of(where, file_uuid)]
     fitting = [image for image in named or images if image.agrees(where.shape)]
     if len(images) == 1 or (named and not fitting):

@@ -129,7 +129,7 @@ def _tiff_info(path: Path, tiff: TiffInfo) -> ImageInfo:
 
 
 def _read_ome(path: Path, tiff: TiffInfo) -> tuple[OmeMetadata, dict[str, str]]:
-    """What the OME-XML says of the plane, and our own provenance; XML that is broken costs both, with a warning."""
+    """Read the plane's metadata and our own provenance from the OME-XML; neither is known where it is broken."""
     try:
         root = parse_ome(tiff.description, path)
         file_uuid, provenance = (root.get("UUID") or "").strip().lower() or None, read_provenance(root)

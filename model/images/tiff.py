@@ -103,7 +103,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def _checked_plane(path: Path, tif: tifffile.TiffFile) -> Directory:
-    """The one plane of full resolution, its claims checked, nothing decoded yet."""
+    """Find the one plane of full resolution and check its tags; nothing is decoded yet."""
     directory = find_plane(path, tif)
     page = directory.page
     bytes_per_pixel = max(1, page.bitspersample // 8)
@@ -195,7 +195,7 @@ def _tag_pixel_size(tif: tifffile.TiffFile, page: Any) -> tuple[float, float] | 
 
 
 def _name(kinds: Any, value: Any) -> str:
-    """The standard's word for a tag's value; the number where it has none."""
+    """Return the standard's word for a tag's value; the number where it has none."""
     try:
         return str(kinds(value).name)
     except ValueError:

@@ -25,7 +25,7 @@ _UM_PER_WORD: Mapping[str, float] = {
 
 
 def um_per_unit(unit: str) -> float | None:
-    """Micrometres in one `unit`; None for what is no length, as "pixel".
+    r"""Micrometres in one `unit`; None for what is no length, as "pixel".
 
     Symbols and words in any case, singular or plural, with the micro sign or the Greek letter, also where it is
     escaped (``&#956;m``, ``\\u00B5m``) or was encoded twice (``Âµm``).

@@ -13,5 +13,5 @@ NETWORKS: dict[NetworkName, type[ResnetGenerator] | type[UNetPlusPlus]] = {
 
 
 def build(architecture: Architecture) -> Network:
-    """A network of this architecture with fresh weights, drawn from torch's global generator."""
+    """Build a network with fresh weights, drawn from torch's global generator."""
     return NETWORKS[architecture.network](architecture)

@@ -64,5 +64,5 @@ class FirstConv2d(ReflectConv2d):
 
 
 def first_convolution(out_channels: int, kernel_size: int, *, dynamic: bool) -> DynamicConv2d | FirstConv2d:
-    """The first layer of a network, dynamic or not."""
+    """Build the first layer of a network, dynamic or not."""
     return (DynamicConv2d if dynamic else FirstConv2d)(out_channels, kernel_size)

@@ -36,6 +36,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
+        """Map (B, C, Y, X) to the same shape."""
         inner = self.dropout(F.relu(self.norm(self.first(x_BCYX))))
         changed: Tensor = self.norm(self.second(inner))
         return x_BCYX + changed
@@ -54,6 +55,7 @@ class Encoder(nn.Module):
         self.norm = InstanceNorm()
 
     def forward(self, x_B1YX: Tensor, modality_code_B3: Tensor | None) -> Tensor:
+        """Map (B, 1, Y, X) to features (B, 4 width, Y / 4, X / 4)."""
         features: Tensor = F.relu(self.norm(self.first(x_B1YX, modality_code_B3)))
         for down in self.down:
             features = F.relu(self.norm(down(features)))
@@ -71,6 +73,7 @@ class Decoder(nn.Module):
         self.norm = InstanceNorm()
 
     def forward(self, features_BCYX: Tensor) -> Tensor:
+        """Map features (B, 4 width, Y / 4, X / 4) to one organelle (B, 1, Y, X) in [-1, 1]."""
         for up in self.up:
             features_BCYX = F.relu(self.norm(up(features_BCYX)))
         return torch.tanh(self.last(features_BCYX))

@@ -19,6 +19,7 @@ class InstanceNorm(nn.Module):
     """
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
+        """Normalize (B, C, Y, X), same shape."""
         return F.group_norm(x_BCYX, x_BCYX.shape[1])
 
 
@@ -32,6 +33,7 @@ class ReflectConv2d(nn.Conv2d):
     """Convolution of stride 1 with reflected borders: (B, C, Y, X) to (B, C', Y, X)."""
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
+        """Map (B, C, Y, X) to (B, C', Y, X)."""
         return F.conv2d(reflect(x_BCYX, self.kernel_size[0] // 2), self.weight, self.bias)
 
 
@@ -49,6 +51,7 @@ class ResizeConv2d(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, 3, bias=False)
 
     def forward(self, x_BCYX: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Map (B, C, Y, X) to (B, C', 2Y, 2X); `output_size` is of the base class and unused."""
         box = self.weight.new_ones(1, 1, 2, 2)
         with torch.autocast(x_BCYX.device.type, enabled=False):
             spread = F.conv2d(self.weight.flatten(0, 1).unsqueeze(1), box, padding=1)

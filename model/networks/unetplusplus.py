@@ -33,6 +33,7 @@ class Node(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
+        """Map (B, C, Y, X) to (B, C', Y, X)."""
         inner = self.dropout(F.leaky_relu(self.norm(self.first(x_BCYX)), SLOPE))
         return F.leaky_relu(self.norm(self.second(inner)), SLOPE)
 
@@ -48,6 +49,7 @@ class Up(nn.Module):
         self.reduce = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
+        """Map (B, C, Y, X) to (B, C', 2Y, 2X)."""
         return F.interpolate(self.reduce(x_BCYX), scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
