@@ -27,6 +27,7 @@ Config = TypeVar("Config", bound=RunConfig)
 
 _PLACEHOLDERS: Table = {"modality": "all", "data": [""], "output": ""}  # for what has no default
 _ADAPTER = TypeAdapter(RunConfig)
+_PROGRAM = "train.py"
 _STYLE = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
 
 
@@ -137,13 +138,19 @@ def require_same(config: RunConfig, stored: Table, path: Path) -> None:
 def _command_line(arguments: Sequence[str] | None, table: Table) -> Options:
     """Parse the command line over the values of a table; ends the process where it is not valid."""
     default = replace(_options(table), **{name: tyro.MISSING for name in _PLACEHOLDERS if name not in table})
-    return tyro.cli(Options, prog="train.py", default=default, args=arguments, config=_STYLE)
+    return tyro.cli(Options, prog=_PROGRAM, default=default, args=arguments, config=_STYLE)
 
 
 def _peek(arguments: Sequence[str] | None, table: Table) -> Options:
     """The same, but whatever is missing or unknown is left for `_command_line` to complain of."""
     options, _ = tyro.cli(
-        Options, default=_options(table), args=arguments, config=_STYLE, add_help=False, return_unknown_args=True
+        Options,
+        prog=_PROGRAM,
+        default=_options(table),
+        args=arguments,
+        config=_STYLE,
+        add_help=False,
+        return_unknown_args=True,
     )
     return options
 
