@@ -17,6 +17,7 @@ from model.normalization import InputNormalization, normalize_input
 from simulation.renderer import PlaneStream, SpecimenRenderer
 from training.appearance import AppearanceConfig, change_appearance
 from training.augmentation import Augmentation
+from training.options import RECIPE_FOLDER, read_table
 
 NETWORK_UM = (0.25, 0.35)
 
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     renderer = SpecimenRenderer(options.specimens)
-    config = AppearanceConfig()
+    config = AppearanceConfig(**read_table(RECIPE_FOLDER / "appearance.toml")["appearance"])
     print("| reuse | crops a CPU second |\n|---|---|")
     for reuse in (1, 4, 6):
         stream = PlaneStream(renderer, 0, options.batch, options.side, NETWORK_UM, reuse)

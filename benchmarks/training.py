@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from model.devices import find_device
 from model.memory import tune_malloc
 from model.normalization import InputNormalization, TargetNormalization
 from model.preprocessing import Preprocessing
 from training.batches import Batch, FieldBatches, Loader
 from training.check import check
-from training.config import RECIPES, Schedule, TrainingConfig
+from training.config import RECIPES, TrainingConfig
 from training.pix2pix_module import Pix2PixModule
 from training.plane_cache import PlaneCache
 from training.scan import scan
@@ -67,13 +66,12 @@ def main() -> None:
     config = TrainingConfig(
         recipe=options.recipe,
         modality="all",
-        schedule=Schedule("steps", 1e9, 0),
         width=options.width,
         crop=options.crop,
         discriminator_width=8,
         lambda_gan=float(options.recipe == "pix2pix"),
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device("auto")
     module = Pix2PixModule(config, device)
     preprocessing = Preprocessing(InputNormalization.FLATFIELD, (0.25, 0.35))
 

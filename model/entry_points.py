@@ -9,8 +9,10 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from .commands import INTERRUPTED
@@ -24,18 +26,30 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def inference() -> int:
     """Run ``inference.py``; returns its exit code."""
-    return _run("command_line")
+    return run(f"{__package__}.command_line")
 
 
 def serve() -> int:
     """Run ``serve.py``; returns its exit code."""
-    return _run("server")
+    return run(f"{__package__}.server")
 
 
-def _run(module: str) -> int:
+def run(module: str) -> int:
+    """Run a command so that it answers SIGINT and SIGTERM at any moment.
+
+    Parameters
+    ----------
+    module : str
+        Full name of a module with a function ``main() -> int``.
+
+    Returns
+    -------
+    int
+        The command's exit code.
+    """
     for number in _SIGNALS:
         signal.signal(number, _leave_at_once)
-    command = importlib.import_module(f".{module}", __package__)
+    command = importlib.import_module(module)
     try:
         for number in _SIGNALS:
             signal.signal(number, _interrupt)
@@ -45,6 +59,35 @@ def _run(module: str) -> int:
     if code == INTERRUPTED:
         _end_process()  # a thread may still be reading an image, or torch computing: wait for neither
     return code
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[Callable[[], bool]]:
+    """Let a loop end between two steps: the first SIGINT or SIGTERM is only noted.
+
+    A second one raises KeyboardInterrupt; not within `FINISHING_S`, as for `run`.
+
+    Yields
+    ------
+    callable
+        Says whether there was a signal.
+    """
+    noted = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        global _last_interrupt
+        if noted.is_set():
+            _interrupt(number, frame)
+        else:
+            _last_interrupt = time.monotonic()
+            noted.set()
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield noted.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leave_at_once(_number: int, _frame: FrameType | None) -> None:

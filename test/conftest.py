@@ -56,14 +56,16 @@ def write_resources(folder: Path, changes: Mapping[str, CheckpointMetadata] | No
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """What a command run by one test does to the package's logger ends with that test."""
-    logger = logging.getLogger("model")
-    before = logger.handlers, logger.level, logger.propagate
-    logger.handlers, logger.propagate = [], True
-    logger.setLevel(logging.NOTSET)
+    """What a command run by one test does to the packages' loggers ends with that test."""
+    loggers = [logging.getLogger(name) for name in ("model", "training")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
     yield
-    logger.handlers, logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

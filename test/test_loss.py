@@ -7,7 +7,7 @@ import torch
 from model.labels import Modality, Organelle
 from model.precision import Precision
 from training.batches import Batch
-from training.config import Schedule, TrainingConfig
+from training.config import TrainingConfig
 from training.discriminator import Discriminators, PatchDiscriminator
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weight_map, weighted_l1
 from training.pix2pix_module import Pix2PixModule
@@ -15,11 +15,9 @@ from training.pix2pix_module import Pix2PixModule
 M, N, T, A = Organelle
 
 
-def settings(**changes) -> TrainingConfig:
+def config(**changes) -> TrainingConfig:
     small = {"width": 2, "blocks": 1, "discriminator_width": 2, "crop": 32, "window": 32, "lambda_correlation": 2.0}
-    return TrainingConfig(
-        **({"recipe": "pix2pix", "modality": "BF", "schedule": Schedule("steps", 9, 0)} | small | changes)
-    )
+    return TrainingConfig(**({"modality": "BF"} | small | changes))
 
 
 def batch(labelled: list[list[bool]], organelles: tuple[Organelle, ...], size: int = 32) -> Batch:
@@ -72,14 +70,14 @@ def test_adversarial_loss_weighs_pairs_not_discriminators() -> None:
 
 @pytest.mark.parametrize("gan", [0.0, 1.0])
 def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float) -> None:
-    learner = Pix2PixModule(settings(lambda_gan=gan), torch.device("cpu"))
+    module = Pix2PixModule(config(lambda_gan=gan), torch.device("cpu"))
     whole = batch([[True, False], [True, True], [True, False]], (M, N))
-    prediction = learner.predict(learner.network, whole)
-    total, _ = learner.generator_loss(whole, prediction)
+    prediction = module.predict(module.network, whole)
+    total, _ = module.generator_loss(whole, prediction)
     # Nonsense under an unlabelled target changes nothing.
     nonsense = whole.y_BCYX.masked_fill(~whole.labelled_BC[:, :, None, None], float("nan"))
     spoilt = Batch(whole.x_B1YX, nonsense, whole.labelled_BC, whole.organelles, whole.modalities)
-    assert torch.equal(learner.generator_loss(spoilt, prediction)[0], total)
+    assert torch.equal(module.generator_loss(spoilt, prediction)[0], total)
     # One organelle's samples, and the other's, each fully labelled; weighted by their numbers of pairs.
     parts = []
     for c, organelle in enumerate(whole.organelles):
@@ -88,43 +86,43 @@ def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float
             whole.x_B1YX[has], whole.y_BCYX[has, c, None], whole.labelled_BC[has, c, None], (organelle,),
             (Modality.BF,) * int(has.sum()),
         )  # fmt: skip
-        parts.append((int(has.sum()), float(learner.generator_loss(subset, prediction[has, c, None])[0].detach())))
+        parts.append((int(has.sum()), float(module.generator_loss(subset, prediction[has, c, None])[0].detach())))
     expected = sum(n * loss for n, loss in parts) / sum(n for n, _ in parts)
     assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_prediction_skips_unlabelled_samples_and_changes_no_labelled_one() -> None:
-    learner = Pix2PixModule(settings(), torch.device("cpu"))
-    learner.precision = Precision.FP32
+    module = Pix2PixModule(config(), torch.device("cpu"))
+    module.precision = Precision.FP32
     partly = batch([[True, False, False], [True, True, False], [False, True, True]], (M, A, T))
-    prediction = learner.predict(learner.network, partly)
-    whole = learner.network(partly.x_B1YX, partly.organelles)
+    prediction = module.predict(module.network, partly)
+    whole = module.network(partly.x_B1YX, partly.organelles)
     assert torch.allclose(prediction[partly.labelled_BC], whole[partly.labelled_BC], atol=1e-6)
     assert not prediction[~partly.labelled_BC].any()
 
 
 @pytest.mark.parametrize("every_decoder", [False, True])
 def test_gradient_of_an_unlabelled_decoder_is_exactly_zero(every_decoder: bool) -> None:
-    learner = Pix2PixModule(settings(), torch.device("cpu"))
+    module = Pix2PixModule(config(), torch.device("cpu"))
     partly = batch([[True, False, False, False], [False, False, True, False]], tuple(Organelle))
     # Even where all four decoders are computed, only the labelled may move.
-    prediction = learner.network(partly.x_B1YX) if every_decoder else learner.predict(learner.network, partly)
-    total, _ = learner.generator_loss(partly, prediction)
+    prediction = module.network(partly.x_B1YX) if every_decoder else module.predict(module.network, partly)
+    total, _ = module.generator_loss(partly, prediction)
     total.backward()
     for organelle in Organelle:
-        gradients = [p.grad for p in learner.network.decoders[organelle.value].parameters()]
+        gradients = [p.grad for p in module.network.decoders[organelle.value].parameters()]
         moved = any(g is not None and g.any() for g in gradients)
         assert moved == (organelle in (M, T)), organelle
 
 
 @pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus", "dynamic"])
 def test_step_leaves_unlabelled_heads_and_discriminators_as_they_were(recipe: str) -> None:
-    learner = Pix2PixModule(settings(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), torch.device("cpu"))
-    learner.step(batch([[True, True, True, True]], tuple(Organelle)), 1.0)  # Adam has moments for all of them
-    before = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in learner._modules.items()}
-    learner.step(batch([[True, False], [True, True]], (M, N)), 1.0)
-    for name, module in learner._modules.items():
-        for key, value in module.state_dict().items():
+    module = Pix2PixModule(config(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), torch.device("cpu"))
+    module.step(batch([[True, True, True, True]], tuple(Organelle)), 1.0)  # Adam has moments for all of them
+    before = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in module._modules.items()}
+    module.step(batch([[True, False], [True, True]], (M, N)), 1.0)
+    for name, part in module._modules.items():
+        for key, value in part.state_dict().items():
             if any(f"{o.value}." in key for o in (T, A)):
                 assert torch.equal(value, before[name][key]), key
             if f"{M.value}." in key and key.endswith("weight"):
@@ -132,16 +130,16 @@ def test_step_leaves_unlabelled_heads_and_discriminators_as_they_were(recipe: st
 
 
 def test_discriminator_sees_patches_of_70_pixels_of_input_and_target() -> None:
-    judge = PatchDiscriminator(4)
+    discriminator = PatchDiscriminator(4)
     # Instance norm sees the whole image; without it, what is left is the receptive field of the convolutions.
-    for i, layer in enumerate(judge.layers):
+    for i, layer in enumerate(discriminator.layers):
         if isinstance(layer, torch.nn.InstanceNorm2d):
-            judge.layers[i] = torch.nn.Identity()
+            discriminator.layers[i] = torch.nn.Identity()
         elif isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.constant_(layer.weight, 1.0)
     y = torch.rand(1, 1, 256, 256, requires_grad=True)
     x = torch.rand(1, 1, 256, 256, requires_grad=True)
-    logits = judge(x, y)
+    logits = discriminator(x, y)
     assert logits.shape == (1, 1, 30, 30)
     logits[0, 0, 15, 15].backward()
     for gradient in (x.grad, y.grad):
@@ -149,10 +147,10 @@ def test_discriminator_sees_patches_of_70_pixels_of_input_and_target() -> None:
         assert int(rows.max() - rows.min()) + 1 == 70
 
 
-def test_judges_are_asked_only_about_what_is_labelled() -> None:
-    judges = Discriminators(Organelle, 2)
+def test_discriminators_are_asked_only_about_what_is_labelled() -> None:
+    discriminators = Discriminators(Organelle, 2)
     partly = batch([[True, False, False], [True, True, False]], (M, N, T))
-    logits = judges.judge(partly.x_B1YX, partly.y_BCYX, partly.labelled_BC, partly.organelles)
+    logits = discriminators.discriminate(partly.x_B1YX, partly.y_BCYX, partly.labelled_BC, partly.organelles)
     assert [len(entry) for entry in logits] == [2, 1]
 
 

@@ -17,7 +17,7 @@ from training import plane_cache
 from training.augmentation import Augmentation
 from training.batches import FieldBatches, Loader
 from training.check import check
-from training.config import Schedule, TrainingConfig
+from training.config import TrainingConfig
 from training.index import Field, Index
 from training.plane_cache import PlaneCache, pixel_size_range
 from training.sampling import BalancedSampler
@@ -78,9 +78,7 @@ class MarkedStore(PlaneCache):
 
 def source(fields: Sequence[Field], per_organelle: int, crop: int, seed: int = 0) -> FieldBatches:
     config = TrainingConfig(
-        "pix2pix",
-        "all",
-        Schedule("steps", 1, 0),
+        modality="all",
         width=4,
         crop=crop,
         window=crop,
@@ -160,9 +158,7 @@ def test_a_target_is_cut_where_its_input_is_cut_whichever_plane_came_first(tmp_p
     write(tmp_path / "image_1_BF_z1.ome.tiff", where)  # taken as it is: 96 x 96 pixels
     write(tmp_path / "image_1_PC_z0.ome.tiff", where, (0.2, 0.1))  # 77 x 38 pixels
     write(tmp_path / "image_1_Nucleus.ome.tiff", where)
-    config = TrainingConfig(
-        "pix2pix", "all", Schedule("steps", 1, 0), width=4, crop=24, window=24, pixel_size_um=(0.25, 0.35)
-    )
+    config = TrainingConfig(modality="all", width=4, crop=24, window=24, pixel_size_um=(0.25, 0.35))
     index = check(scan([tmp_path]))
     preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
     for capacity in (0, 1 << 30):

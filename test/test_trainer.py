@@ -1,32 +1,40 @@
 """Whole runs on a tiny data set: resume, checkpoints, recipes, and what a user sees when something is wrong."""
 
 import csv
+import json
 import os
 import shlex
 import signal
-import threading
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import train
 from model import checkpoint
-from model.errors import UserError
+from model.commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED
 from model.images import write_plane
 from model.labels import Modality, Organelle
+from training.check import check
+from training.command_line import main
 from training.config import Schedule
+from training.data import origin
 from training.index import Index
 from training.pix2pix_module import Pix2PixModule
 from training.scan import scan
 from training.validation import choose_planes
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = shlex.split(
-    "--width 2 --blocks 1 --discriminator-width 2 --crop 32 --schedule steps --steps 4 --decay-steps 4 "
+    "--width 2 --blocks 1 --discriminator-width 2 --crop 32 --window 32 --schedule steps --steps 4 --decay-steps 4 "
     "--steps-per-epoch 4 --validation-planes 2 --threads 1 --validation-fraction 0.3 --device cpu"
 )
+NO_GAN = ("--lambda-gan", "0")
+ONE_STEP = ("--steps", "1", "--decay-steps", "0")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +58,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(data: Path, output: Path, *extra: str, modality: str = "BF") -> None:
-    train.run(["--data", str(data), "--output", str(output), "--modality", modality, *SMALL, *extra])
+def arguments(data: Path, output: Path, *extra: str, modality: str = "BF") -> list[str]:
+    return ["--data", str(data), "--output", str(output), "--modality", modality, *SMALL, *extra]
+
+
+def run(data: Path, output: Path, *extra: str, modality: str = "BF", code: int = DONE) -> None:
+    assert main(arguments(data, output, *extra, modality=modality)) == code
 
 
 def state_of(output: Path) -> dict:
@@ -82,42 +94,57 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         losses = step(self, *arguments)
         if self.steps == steps:
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # as where a process group and the process itself are told
         return losses
 
     monkeypatch.setattr(Pix2PixModule, "step", interrupted)
 
 
 @pytest.mark.parametrize("recipe", ["pix2pix", "dynamic"])
-def test_resume_is_bit_for_bit_a_run_never_stopped(data: Path, tmp_path: Path, recipe: str) -> None:
+def test_resume_is_bit_for_bit_a_run_never_stopped(
+    data: Path, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture
+) -> None:
     options = ("--recipe", recipe, "--dropout", "0.2", "--ema", "0.9", "--lambda-correlation", "1")
     modality = "BF" if recipe == "pix2pix" else "all"
     run(data, tmp_path / "whole", *options, modality=modality)
+    capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 3)
-        run(data, tmp_path / "parted", *options, modality=modality)
+        run(data, tmp_path / "parted", *options, modality=modality, code=INTERRUPTED)
+    assert capsys.readouterr().err == "Interrupted. The state is saved: --resume goes on from there.\n"
     assert state_of(tmp_path / "parted")["module"]["steps"] == 3
     # Whatever random state the new process has, it must not matter.
     torch.manual_seed(999)
-    run(data, tmp_path / "parted", *options, "--resume", modality=modality)
+    assert main(["--resume", "--output", str(tmp_path / "parted")]) == DONE  # no option is repeated
     whole, parted = state_of(tmp_path / "whole"), state_of(tmp_path / "parted")
-    whole.pop("seconds"), parted.pop("seconds")
+    for state in (whole, parted):
+        assert state.pop("seconds") > 0 and state["config"].pop("output").startswith(str(tmp_path))
     assert whole["module"]["steps"] == 8
+    assert int(whole["module"]["modules"]["averaged"]["n_averaged"]) == 8
     assert_same(whole, parted)
     logs = [list(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("whole", "parted")]
     picks = [[(r["step"], r["name"], r["value"]) for r in rows if r["name"].startswith("pcc")] for rows in logs]
     assert picks[0] == picks[1] and {step for step, _, _ in picks[0]} == {"4", "8"}
+    configs = [(tmp_path / name / "config.toml").read_text().splitlines() for name in ("whole", "parted")]
+    assert [a for a, b in zip(*configs, strict=True) if a != b] == [f'output = "{tmp_path / "whole"}"']
+    # What is finished stays as it is.
+    assert main(["--resume", "--output", str(tmp_path / "parted")]) == DONE
+    again = state_of(tmp_path / "parted")
+    assert again.pop("seconds") > 0 and again["config"].pop("output")
+    assert_same(again, parted)
+    assert list(csv.DictReader((tmp_path / "parted" / "log.csv").open())) == logs[1]
 
 
 def test_a_run_with_another_seed_differs(data: Path, tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        run(data, tmp_path / name, "--lambda-gan", "0", "--steps", "1", "--decay-steps", "0", "--seed", seed)
+        run(data, tmp_path / name, *NO_GAN, *ONE_STEP, "--seed", seed)
     a, b, c = (state_of(tmp_path / name)["module"]["modules"] for name in "abc")
     assert_same(a, b)
     assert "discriminators" not in a
     assert any(not torch.equal(v, c["network"][k]) for k, v in a["network"].items())
 
 
-def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path) -> None:
+def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "cells").symlink_to(data)
     options = ("--recipe", "unetplusplus", "--input-normalization", "flatfield", "--target-normalization", "percentile")
     run(tmp_path / "cells", tmp_path / "run", *options, "--window", "64", modality="all")
@@ -130,117 +157,244 @@ def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path) -> None:
         assert metadata.pixel_size_um == pytest.approx((0.1, 0.11))
         assert metadata.labels[Modality.DIC] == tuple(Organelle)[:3]
         assert metadata.trained_on.startswith("data in ") and metadata.recipe == "unetplusplus"
-        assert metadata.notes["seed"] == "0" and "--window 64" in metadata.notes["command"]
+        config = json.loads(metadata.notes["config"])
+        assert config["window"] == 64 and config["schedule"]["steps"] == 4 and config["lambda_gan"] == 0
     assert (tmp_path / "run" / "log.csv").read_text().startswith("step,epoch,minutes,name,value")
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert " M parameters, batches of 4, 4 steps an epoch, on cpu, trained on data in " in told.out
+    assert "step 4, " in told.out and "Finished: 8 steps in " in told.out
 
 
 def test_origin_of_simulated_files_is_repeated(data: Path) -> None:
     measured = scan([data])
-    assert train.described(measured, [data]) == f"data in {data.name}"
-    example = Path(__file__).parent / "input"
+    assert origin(measured, [data]) == f"data in {data.name}"
+    example = ROOT / "test" / "input"
     rendered = scan([example])
-    assert train.described(rendered, [example]) == "simulated cells"
+    assert origin(rendered, [example]) == "simulated cells"
     both = Index(fields=(*rendered.fields, *measured.fields))
-    assert train.described(both, [example, data]) == f"simulated cells and data in {data.name}"
+    assert origin(both, [example, data]) == f"simulated cells and data in {data.name}"
 
 
-def test_start_from_another_run(data: Path, tmp_path: Path) -> None:
-    gan = ("--lambda-gan", "0")
-    run(data, tmp_path / "all", *gan, modality="all")
+def test_start_from_another_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(data, tmp_path / "all", *NO_GAN, *ONE_STEP, modality="all")
     first = str(tmp_path / "all" / "last.safetensors")
-    run(data, tmp_path / "bf", *gan, "--init", first, "--learning-rate", "1e-12", "--steps", "1", "--decay-steps", "0")
-    before, after = (checkpoint.load(tmp_path / name / "last.safetensors")[0] for name in ("all", "bf"))
-    for key, value in before.state_dict().items():
-        assert torch.allclose(value, after.state_dict()[key], atol=1e-9), key
-    with pytest.raises(UserError, match="expected"):
-        run(data, tmp_path / "wide", *gan, "--init", first, "--width", "3")
+    run(data, tmp_path / "bf", *NO_GAN, *ONE_STEP, "--init", first, "--learning-rate", "1e-12")
+    before, after = (checkpoint.load(tmp_path / name / "last.safetensors") for name in ("all", "bf"))
+    for key, value in before[0].state_dict().items():
+        assert torch.allclose(value, after[0].state_dict()[key], atol=1e-9), key
+    assert len(after[1].notes["started_from_sha256"]) == 64
+    capsys.readouterr()
+    run(data, tmp_path / "wide", *NO_GAN, "--init", first, "--width", "3", code=NOT_BEGUN)
+    assert capsys.readouterr().err == f"{first}: has width 2, expected width 3, see --recipe, --width and --blocks.\n"
+    # What is resumed needs the checkpoint no more.
+    Path(first).unlink()
+    assert main(["--resume", "--output", str(tmp_path / "bf")]) == DONE
+
+
+def test_a_transposed_checkpoint_goes_on_with_resize_convolutions(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "a", *NO_GAN, *ONE_STEP)
+    first = ("--init", str(tmp_path / "a" / "last.safetensors"))
+    run(data, tmp_path / "b", *NO_GAN, *ONE_STEP, *first, "--upsampling", "resize", "--learning-rate", "1e-12")
+    run(data, tmp_path / "c", *NO_GAN, *ONE_STEP, "--init", str(tmp_path / "b" / "last.safetensors"))
+    (a, _), (b, _), (c, metadata) = (checkpoint.load(tmp_path / name / "last.safetensors") for name in "abc")
+    x = torch.rand(1, 1, 32, 32)
+    for key, value in a.state_dict().items():
+        assert torch.allclose(value, b.state_dict()[key], atol=1e-9), key
+    assert not torch.allclose(a(x), b(x), atol=1e-3)
+    assert metadata.architecture.upsampling == c.architecture.upsampling == "resize"  # taken over
+
+
+@pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus"])
+def test_a_frozen_encoder_keeps_its_weights(data: Path, tmp_path: Path, recipe: str) -> None:
+    options = ("--recipe", recipe, *NO_GAN, *ONE_STEP, "--ema", "0.5")
+    run(data, tmp_path / "a", *options)
+    run(data, tmp_path / "b", *options, "--freeze", "encoder", "--init", str(tmp_path / "a" / "last.safetensors"))
+    (a, _), (b, metadata) = (checkpoint.load(tmp_path / name / "last.safetensors") for name in "ab")
+    shared = {id(parameter) for parameter in b.encoder_parameters()}
+    heads = ("decoders", "heads")
+    for (key, before), after in zip(a.named_parameters(), b.parameters(), strict=True):
+        if id(after) in shared:
+            assert torch.equal(before, after) and not key.startswith(heads), key
+        elif recipe == "pix2pix":
+            assert key.startswith(heads)
+    assert any(not torch.equal(a.state_dict()[key], value) for key, value in b.state_dict().items())
+    assert 0 < len(shared) < len(list(b.parameters()))
+    assert json.loads(metadata.notes["config"])["freeze"] == "encoder"
 
 
 def test_time_schedule_ends_by_itself_with_its_state_saved(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path / "run", "--lambda-gan", "0", "--schedule", "time", "--max-minutes", "0.02")
-    assert 0.02 * 60 <= state_of(tmp_path / "run")["seconds"] < 20
+    run(data, tmp_path / "run", *NO_GAN, "--schedule", "time", "--max-minutes", "0.02")
+    assert state_of(tmp_path / "run")["seconds"] >= 0.02 * 60
     assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
+def test_max_minutes_stop_a_part_that_another_one_goes_on_with(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run", *NO_GAN, "--steps", "100000", "--max-minutes", "0.005")
+    part = state_of(tmp_path / "run")["module"]["steps"]
+    assert 0 < part < 100000
+    assert main(["--resume", "--output", str(tmp_path / "run"), "--max-minutes", "0.004"]) == DONE
+    assert state_of(tmp_path / "run")["module"]["steps"] > part
+    assert state_of(tmp_path / "run")["config"]["schedule"]["max_minutes"] == 0.004
+
+
 def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path: Path) -> None:
-    run(
-        data, tmp_path / "run", "--lambda-gan", "0", "--pixel-size", "0.14", "0.2", "--steps", "1", "--decay-steps", "0"
-    )
+    run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, "--pixel-size", "0.14", "0.2")
     assert checkpoint.read_metadata(tmp_path / "run" / "last.safetensors").pixel_size_um == (0.14, 0.2)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--data", "nowhere"], "no such folder"),
-        (["--output", "."], "is there already"),
-        (["--resume"], "not found"),
-        (["--crop", "30"], "multiple of 4"),
-        (["--width", "0"], "at least 1"),
-        (["--schedule", "time"], "--max-minutes"),
-        (["--recipe", "unetplusplus", "--lambda-gan", "1"], "expected 0"),
-        (["--device", "abacus"], "cannot be used"),
-        (["--pixel-size", "2", "1"], "smallest"),
-        (["--steps", "0", "--decay-steps", "0"], "more than 0"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--output", "."], ".: is not empty, expected a new or empty folder, or --resume"),
+        (["--output", "kept.txt"], "kept.txt: is a file, expected a new folder."),
+        (["--resume"], "run/config.toml: not found, expected the configuration of the run to resume"),
+        (["--crop", "30"], "--crop is 30, expected a multiple of 4, at least 24."),
+        (["--crop", "16"], "--crop is 16, expected a multiple of 4, at least 24."),
+        (["--crop", "4", "--lambda-gan", "0"], "--crop is 4, expected a multiple of 4, at least 8."),
+        (["--crop", "16", "--recipe", "unetplusplus"], "--crop is 16, expected a multiple of 16, at least 32."),
+        (["--window", "16", "--recipe", "dynamic"], "--window is 16, expected a multiple of 16, at least 32."),
+        (["--width", "0"], "--width is 0: expected greater than or equal to 1."),
+        (["--dropout", "1"], "--dropout is 1.0: expected less than 1."),
+        (["--schedule", "time"], "--schedule time is given without --max-minutes"),
+        (["--recipe", "unetplusplus", "--lambda-gan", "1"], "--lambda-gan is 1, expected 0 for the recipe"),
+        (["--lambda-l1", "0"], "expected something to learn from."),
+        (["--device", "abacus"], "The device 'abacus' is not there"),
+        (["--pixel-size", "2", "1"], "--pixel-size-um is [2.0, 1.0]: expected the smaller one first."),
+        (["--steps", "0", "--decay-steps", "0"], "--schedule steps lasts 0 in all, expected more than 0."),
+        (["--appearance.noise", "1"], "--appearance.noise is given, expected --input-normalization flatfield"),
+        (["--freeze", "encoder"], "--freeze encoder is given without --init"),
+        (["--specimens", "cells"], "--specimens is given, expected also --pixel-size MIN MAX"),
+        (["--init", "none.safetensors"], "none.safetensors: found no readable file"),
+        (["--validation-fraction", "0.99", "--split-by", "study"], "leaves no study to train on."),
     ],
 )
-def test_bad_input_is_one_sentence(
+def test_bad_input_is_one_sentence_and_leaves_nothing(
     data: Path, tmp_path: Path, options: list[str], sentence: str, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "kept.txt").write_text("the user's")
-    arguments = ["--data", str(data), "--output", "run", "--modality", "BF", *SMALL, *options]
-    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
-    assert train.main() == 1
-    assert sentence in capsys.readouterr().err
+    Path("kept.txt").write_text("the user's")
+    assert main(arguments(data, Path("run"), *options)) == NOT_BEGUN
+    errors = capsys.readouterr().err
+    assert sentence in errors and errors.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.txt"]
 
 
-def test_absent_modality_is_named(tmp_path: Path) -> None:
+def test_absent_modality_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name, channel in (("image_1_BF_z0", "BF"), ("image_1_Nucleus", "Nucleus")):
         write_plane(tmp_path / f"{name}.ome.tiff", np.ones((8, 8), np.uint16), channel=channel, pixel_size_um=None)
-    with pytest.raises(UserError, match="holds BF, expected labelled fields of DIC"):
-        run(tmp_path, tmp_path / "run", modality="DIC")
+    run(tmp_path, tmp_path / "run", modality="DIC", code=NOT_BEGUN)
+    assert "holds BF, expected labelled fields of DIC" in capsys.readouterr().err
 
 
-def test_resume_with_another_choice_or_other_data_is_refused(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path / "run", "--lambda-gan", "0", "--steps", "1")
-    with pytest.raises(UserError, match="seed is 5"):
-        run(data, tmp_path / "run", "--lambda-gan", "0", "--steps", "1", "--resume", "--seed", "5")
-    with pytest.raises(UserError, match="other data"):
-        run(data / "Study_1", tmp_path / "run", "--lambda-gan", "0", "--steps", "1", "--resume")
+def test_resume_with_another_choice_or_other_data_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, tmp_path / "run", *NO_GAN, *ONE_STEP)
+    resume = ["--resume", "--output", str(tmp_path / "run")]
+    for options, sentence in (
+        (["--seed", "5"], "--seed is 5, but the run to resume was started with 0"),
+        (["--schedule.steps", "9"], "--schedule.steps is 9, but the run to resume was started with 1"),
+        (["--init", "x.safetensors"], "--init is x.safetensors, but the run to resume was started without it"),
+        (["--data", str(data / "Study_1")], "was made with other data, expected the same fields, planes and labels"),
+    ):
+        capsys.readouterr()
+        assert main([*resume, *options]) == NOT_BEGUN
+        errors = capsys.readouterr().err
+        assert sentence in errors and errors.count("\n") == 1
+    (tmp_path / "moved").symlink_to(data)
+    assert main([*resume, "--data", str(tmp_path / "moved"), "--workers", "2"]) == DONE
     (tmp_path / "run" / "state.pt").write_bytes(b"broken")
-    with pytest.raises(UserError, match="cannot be read"):
-        run(data, tmp_path / "run", "--lambda-gan", "0", "--steps", "1", "--resume")
+    assert main(resume) == NOT_BEGUN
+    assert "state.pt: cannot be read as a training state" in capsys.readouterr().err
+
+
+def test_a_run_that_died_before_its_first_state_can_be_begun_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pix2PixModule, "step", die)
+        run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=INTERRUPTED)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.toml", "log.csv", "tensorboard"}
+    capsys.readouterr()
+    assert main(["--resume", "--output", str(tmp_path / "run")]) == NOT_BEGUN
+    assert "state.pt: not found; the run ended before it saved a state, start it again" in capsys.readouterr().err
+    run(data, tmp_path / "run", *NO_GAN, *ONE_STEP)
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+    run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=NOT_BEGUN)
+    assert "run: is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda text: "\ufeff" + text.replace("\r\n", "\n\n"), None),
+        (lambda text: text.replace(",", ";"), "log.csv: is no log of a run"),
+        (lambda text: text.encode("utf-16"), "log.csv: is no log of a run"),
+    ],
+    ids=["blank lines and a byte order mark", "semicolons", "UTF-16"],
+)
+def test_a_log_that_another_program_has_saved(data: Path, tmp_path: Path, change, error, capsys) -> None:
+    run(data, tmp_path / "run", *NO_GAN, *ONE_STEP)
+    log = tmp_path / "run" / "log.csv"
+    before, changed = list(csv.DictReader(log.open())), change(log.read_bytes().decode())
+    log.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+    code = main(["--resume", "--output", str(tmp_path / "run")])
+    if error is None:
+        assert code == DONE and list(csv.DictReader(log.open()))[: len(before)] == before
+    else:
+        assert code == SOME_FAILED
+        errors = capsys.readouterr().err
+        assert error in errors and errors.count("\n") == 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_sentence(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(data, tmp_path / "run", *NO_GAN, "--learning-rate", "inf", code=SOME_FAILED)
+    errors = capsys.readouterr().err
+    assert "A loss is not finite at step" in errors and errors.count("\n") == 1
 
 
 def test_rate_is_constant_then_linear_to_zero() -> None:
-    schedule = Schedule("epochs", 150, 150)
+    schedule = Schedule()
     assert [schedule.factor(p) for p in (0, 150, 225, 300)] == [1, 1, 0.5, 0]
     assert not schedule.finished(299.9) and schedule.finished(300)
-    assert Schedule("steps", 10, 0).factor(9) == 1
+    assert Schedule(unit="steps", steps=10).factor(9) == 1
+    minutes = Schedule(unit="time", max_minutes=50, decay_share=0.6)
+    assert [minutes.factor(p) for p in (20, 35, 50)] == [1, 0.5, 0] and minutes.finished(50)
+    assert minutes.part_minutes is None and replace(minutes, unit="steps").part_minutes == 50
 
 
 def test_validation_takes_turns_so_that_rare_labels_are_scored(data: Path) -> None:
-    fields = train.check(train.scan([data])).fields
+    fields = check(scan([data])).fields
     chosen = choose_planes(fields, 6, seed=0)
     assert len({(f.name, z) for f, z in chosen}) == 6
     assert {f.modality for f, _ in chosen} == set(Modality)
     assert len(choose_planes(fields, 999, seed=0)) == 18 and choose_planes((), 5, seed=0) == []
 
 
-def test_sigterm_from_outside_saves(data: Path, tmp_path: Path) -> None:
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
-    before = signal.getsignal(signal.SIGTERM)
-    # Until the loop runs, the signal must not end the test itself.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_from_outside_ends_the_command_with_its_state_saved(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    options = arguments(data, tmp_path / "run", *NO_GAN, "--steps", "100000")
+    command = [sys.executable, str(ROOT / "train.py"), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
-        timer.start()
-        began = time.monotonic()
-        run(data, tmp_path / "run", "--lambda-gan", "0", "--steps", "100000", "--max-minutes", "0.2")
-        assert time.monotonic() - began < 30
-        assert (tmp_path / "run" / "state.pt").is_file() and (tmp_path / "run" / "last.safetensors").is_file()
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "state.pt").is_file():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
     finally:
-        timer.cancel()
-        signal.signal(signal.SIGTERM, before)
+        process.kill()
+    assert process.returncode == INTERRUPTED
+    assert errors == "Interrupted. The state is saved: --resume goes on from there.\n"
+    assert state_of(tmp_path / "run")["module"]["steps"] >= 4

@@ -7,9 +7,11 @@ the simulator has empty dishes.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 from scipy import ndimage
 
 from model.labels import Modality
@@ -18,45 +20,113 @@ from model.normalization import FLATFIELD_CLIP
 Crop = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class AppearanceConfig:
-    """Probabilities of each change, and (low, high) of its strength; a checkpoint records them.
+def ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    """Return a (low, high) as it is; ValueError where low is the larger."""
+    if limits[0] > limits[1]:
+        raise ValueError("expected the smaller one first")
+    return limits
 
-    sign        of contrast, in phase contrast only: positive and negative rings differ by little else. In DIC turns of
-                the crop turn the shear, in bright field the focus turns the sign.
-    tone        exponent of a curve over the crop's own range
-    contrast    factor on everything, log-uniform: a crop of an image whose other cells are stronger or weaker
-    noise       standard deviation, log-uniform; half white, half with a correlation length of noise_px pixels
-    blur_px     standard deviation of a Gaussian
-    flatten     share that is taken away of what a Gaussian of flatten_px sees: as background correction does, or a
-                phase ring with narrow halos; the crop's spread is restored
-    sharpen     how much of what a Gaussian of 1 px takes away is added again
-    gradient    rise from one side of the crop to the other, in any direction
-    corner      a black corner of a round field stop
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Limits = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], AfterValidator(ascending)]
+PositiveLimits = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ascending)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppearanceConfig:
+    """Probabilities of each change of an input crop (all 0: none), and smallest and largest strength.
+
+    Attributes
+    ----------
+    sign : float
+        Probability that contrast is inverted, in phase contrast only: positive and negative rings differ by little
+        else. In DIC turns of the crop turn the shear, in bright field the focus turns the sign.
+    tone : float
+        Probability of a tone curve.
+    tone_exponent : (float, float)
+        Exponent of the curve over the crop's own range.
+    contrast : float
+        Probability of a factor on everything: a crop of an image whose other cells are stronger or weaker.
+    contrast_factor : (float, float)
+        That factor, log-uniform.
+    noise : float
+        Probability of noise, half of it white, half correlated.
+    noise_sigma : (float, float)
+        Its standard deviation, log-uniform.
+    noise_px : (float, float)
+        Correlation length of the correlated half.
+    blur : float
+        Probability of a Gaussian blur.
+    blur_px : (float, float)
+        Its standard deviation.
+    flatten : float
+        Probability that the local mean is taken away, as background correction does, or a phase ring with narrow
+        halos; the crop's spread is restored.
+    flatten_share : (float, float)
+        How much of it.
+    flatten_px : (float, float)
+        Standard deviation of the Gaussian that sees the local mean.
+    sharpen : float
+        Probability of sharpening.
+    sharpen_amount : (float, float)
+        How much of what a Gaussian of 1 px takes away is added again.
+    gradient : float
+        Probability of a gradient in any direction.
+    gradient_rise : (float, float)
+        Its rise from one side of the crop to the other.
+    corner : float
+        Probability of the black corner of a round field stop.
     """
 
-    sign: float = 0.25
-    tone: float = 0.5
-    tone_exponent: tuple[float, float] = (0.6, 1.6)
-    contrast: float = 0.3
-    contrast_factor: tuple[float, float] = (0.5, 1.5)
-    noise: float = 0.5
-    noise_sigma: tuple[float, float] = (0.01, 0.3)
-    noise_px: tuple[float, float] = (0.5, 3.0)
-    blur: float = 0.4
-    blur_px: tuple[float, float] = (0.2, 1.2)
-    flatten: float = 0.25
-    flatten_share: tuple[float, float] = (0.3, 0.95)
-    flatten_px: tuple[float, float] = (5.0, 30.0)
-    sharpen: float = 0.15
-    sharpen_amount: tuple[float, float] = (0.3, 1.5)
-    gradient: float = 0.2
-    gradient_rise: tuple[float, float] = (0.05, 0.6)
-    corner: float = 0.04
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    sign: Probability = 0.0
+    tone: Probability = 0.0
+    tone_exponent: PositiveLimits = (0.6, 1.6)
+    contrast: Probability = 0.0
+    contrast_factor: PositiveLimits = (0.5, 1.5)
+    noise: Probability = 0.0
+    noise_sigma: PositiveLimits = (0.01, 0.3)
+    noise_px: Limits = (0.5, 3.0)
+    blur: Probability = 0.0
+    blur_px: Limits = (0.2, 1.2)
+    flatten: Probability = 0.0
+    flatten_share: Limits = (0.3, 0.95)
+    flatten_px: PositiveLimits = (5.0, 30.0)
+    sharpen: Probability = 0.0
+    sharpen_amount: Limits = (0.3, 1.5)
+    gradient: Probability = 0.0
+    gradient_rise: Limits = (0.05, 0.6)
+    corner: Probability = 0.0
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Names of the changes that may happen."""
+        names = ("sign", "tone", "contrast", "noise", "blur", "flatten", "sharpen", "gradient", "corner")
+        return tuple(name for name in names if getattr(self, name))
 
 
 def change_appearance(crop_YX: Crop, modality: Modality, config: AppearanceConfig, rng: np.random.Generator) -> Crop:
-    """Return a changed copy of a normalized input crop (Y, X) float32, within the normalization's limits."""
+    """Change the appearance of a crop at random.
+
+    Parameters
+    ----------
+    crop_YX : ndarray of float32, (Y, X)
+        Normalized by `InputNormalization.FLATFIELD`; left as it is.
+    modality : Modality
+        Only phase contrast has two signs.
+    config : AppearanceConfig
+        What may happen.
+    rng : numpy.random.Generator
+        All choices follow from its state.
+
+    Returns
+    -------
+    ndarray of float32, (Y, X)
+        Within the normalization's limits, unless nothing may happen: then a copy of the crop.
+    """
+    if not config.changes:
+        return np.array(crop_YX, dtype=np.float32)
     x = np.array(crop_YX, dtype=np.float32)
     if modality is Modality.PC and rng.random() < config.sign:
         np.negative(x, out=x)

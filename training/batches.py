@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.errors import UserError
 from model.labels import Modality, Organelle
-from model.normalization import InputNormalization, normalize_input
+from model.normalization import normalize_input
 from simulation.renderer import PlaneStream, RenderedPlane, SpecimenRenderer
 from training.appearance import AppearanceConfig, change_appearance
 from training.augmentation import Augmentation
@@ -118,10 +117,7 @@ class SpecimenBatches:
     """Crops of planes that are rendered for the run from stored specimens: every one is labelled completely."""
 
     def __init__(self, renderer: SpecimenRenderer, config: TrainingConfig) -> None:
-        if config.pixel_size_um is None or config.input_normalization is not InputNormalization.FLATFIELD:
-            raise UserError(
-                "--specimens is given, expected also --pixel-size MIN MAX and --input-normalization flatfield."
-            )
+        assert config.pixel_size_um is not None  # see RunConfig.validate
         self._renderer, self._config = renderer, config
         self.batch_size = config.batch_per_organelle * len(Organelle)
         self.steps_per_epoch = math.ceil(len(renderer.store) / self.batch_size)
@@ -167,10 +163,9 @@ class _EmptyBatch:
         self._labelled_BC = np.zeros((len(modalities), len(organelles)), bool)
 
     def put_input(
-        self, b: int, x_YX: NDArray[np.float32], appearance: AppearanceConfig | None, rng: np.random.Generator
+        self, b: int, x_YX: NDArray[np.float32], appearance: AppearanceConfig, rng: np.random.Generator
     ) -> None:
-        changed = x_YX if appearance is None else change_appearance(x_YX, self._modalities[b], appearance, rng)
-        self._x_B1YX[b, 0] = changed
+        self._x_B1YX[b, 0] = change_appearance(x_YX, self._modalities[b], appearance, rng)
 
     def put_target(self, b: int, organelle: Organelle, y_YX: NDArray[np.float32]) -> None:
         c = self._organelles.index(organelle)

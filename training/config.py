@@ -1,136 +1,221 @@
-"""What a run is: every choice that decides the weights, and the learning rate's course."""
+"""The configuration of a run, declared once: command line, TOML files and checkpoints all follow from these classes.
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+Types and limits are checked by pydantic, ``Attributes`` sections become the help of ``train.py``; `options` reads and
+writes them. A key in a TOML file is the name of the option with ``_`` for ``-``, in a table where the option has a dot.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from model.errors import UserError
+from model.labels import Modality
 from model.networks.architecture import Architecture, Upsampling
+from model.networks.build import NETWORKS
+from model.networks.layers import smallest_side
 from model.normalization import InputNormalization, TargetNormalization
-from training.appearance import AppearanceConfig
+from training.appearance import AppearanceConfig, PositiveLimits
+from training.discriminator import SMALLEST_CROP
 
-RECIPES = ("pix2pix", "unetplusplus", "dynamic")
-Unit = Literal["epochs", "steps", "minutes"]
+Recipe = Literal["pix2pix", "unetplusplus", "dynamic"]
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
+def _alias(name: str) -> object:
+    return tyro.conf.arg(aliases=(f"--{name}",))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Full learning rate for ``constant`` units, then linear to zero over ``decay`` more.
+    """The learning rate is constant, then falls linearly to zero (paper, section 2.2).
 
-    Measured in epochs or optimiser steps the course is exactly repeatable; in minutes it fits a budget.
+    In epochs or optimiser steps the course is exactly repeatable; in minutes it fits a budget.
+
+    Attributes
+    ----------
+    unit : {"epochs", "steps", "time"}
+        Unit in which the course is given; time: in minutes, not exactly repeatable.
+    epochs : float
+        At the full rate, with the unit epochs.
+    decay_epochs : float
+        More, falling linearly, with the unit epochs.
+    steps : int
+        At the full rate, with the unit steps.
+    decay_steps : int
+        More, falling linearly, with the unit steps.
+    max_minutes : float or None
+        Stop after this long, ready to resume; with the unit time: minutes in all, those of resumed parts included.
+    decay_share : float
+        Share of the minutes that falls, with the unit time.
     """
 
-    unit: Unit
-    constant: float
-    decay: float
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    unit: Annotated[Literal["epochs", "steps", "time"], _alias("schedule")] = "epochs"
+    epochs: Annotated[NonNegativeFloat, _alias("epochs")] = 150.0
+    decay_epochs: Annotated[NonNegativeFloat, _alias("decay-epochs")] = 150.0
+    steps: Annotated[NonNegativeInt, _alias("steps")] = 0
+    decay_steps: Annotated[NonNegativeInt, _alias("decay-steps")] = 0
+    max_minutes: Annotated[PositiveFloat | None, _alias("max-minutes")] = None
+    decay_share: Annotated[Share, _alias("decay-share")] = 0.5
+
+    @property
+    def constant(self) -> float:
+        """Units at the full rate."""
+        match self.unit:
+            case "epochs":
+                return self.epochs
+            case "steps":
+                return self.steps
+            case "time":
+                return (1 - self.decay_share) * (self.max_minutes or 0)
 
     @property
     def total(self) -> float:
-        return self.constant + self.decay
+        """Units in all."""
+        match self.unit:
+            case "epochs":
+                return self.epochs + self.decay_epochs
+            case "steps":
+                return self.steps + self.decay_steps
+            case "time":
+                return self.max_minutes or 0
+
+    @property
+    def part_minutes(self) -> float | None:
+        """After how many minutes to stop before the end of the course; a course in minutes ends by itself."""
+        return None if self.unit == "time" else self.max_minutes
 
     def factor(self, done: float) -> float:
         """Multiplier of the learning rate after ``done`` units, in [0, 1]."""
         if done <= self.constant:
             return 1.0
-        return max(0.0, 1.0 - (done - self.constant) / self.decay) if self.decay else 0.0
+        return max(0.0, (self.total - done) / (self.total - self.constant)) if self.total > self.constant else 0.0
 
     def finished(self, done: float) -> bool:
+        """Whether the course is over after ``done`` units."""
         return done >= self.total
 
+    def validate(self) -> None:
+        """Raise UserError where there is nothing to do."""
+        if self.unit == "time" and self.max_minutes is None:
+            raise UserError("--schedule time is given without --max-minutes, expected the minutes to plan for.")
+        if self.total <= 0:
+            raise UserError(f"--schedule {self.unit} lasts {self.total:g} in all, expected more than 0.")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The choices of one run. Defaults are the paper's (pix2pix) where it states one.
+    """What decides the weights of a run. Defaults are the paper's for pix2pix, where it states one.
 
-    recipe               pix2pix (ResNet generator, conditional GAN), unetplusplus (no GAN), or dynamic
-                         (unetplusplus whose first convolution is generated from the modality)
-    modality             "BF", "PC", "DIC" or "all"
-    width, blocks        channels of the first layer; residual blocks (ResNet only)
-    dropout              share of channels dropped while training
-    pixel_size_um        (min, max) in µm the network may see; None: images as they are
-    crop, window         side in pixels of a training crop, and of the window that prediction will use
-    upsampling           of the ResNet's decoders: transposed (the paper's) or resize (no checkerboard)
-    appearance           random changes of the input crops' appearance; None: none
-    batch_per_organelle  samples from each labelled organelle's list in a batch
-    lambda_*             weights of the adaptive L1, of the GAN, and of 1 - Pearson correlation
-    ema                  decay a step of the averaged weights that are validated and eval_network; 0: none
-    steps_per_epoch      None: as many as see each training field once
-    split_by, validation_fraction, validation_planes   what is held out, and how much of it is scored
+    Attributes
+    ----------
+    recipe : {"pix2pix", "unetplusplus", "dynamic"}
+        pix2pix: ResNet generator and conditional GAN; unetplusplus: UNet++ without GAN; dynamic: a UNet++ whose first
+        convolution is generated from the modality. Its file in training/recipes/ replaces the defaults below.
+    modality : {"BF", "PC", "DIC", "all"}
+        Inputs to learn from.
+    init : Path or None
+        Checkpoint to start from. Architecture, normalizations, pixel sizes and window are taken over from it where no
+        option names them.
+    freeze : {"none", "encoder"}
+        Part of the network that keeps the weights of --init.
+    seed : int
+        Of weights, split, batches and augmentation.
+    width : int
+        Channels of the network's first layer.
+    blocks : int
+        Residual blocks (ResNet only).
+    dropout : float
+        Share of channels dropped while training.
+    upsampling : {"transposed", "resize"}
+        Of the ResNet's decoders: transposed convolutions as in the paper, or resize convolutions (no checkerboard).
+    discriminator_width : int
+        Channels of the discriminators' first layer.
+    input_normalization : InputNormalization
+        linear: [0, 65535] to [-1, 1] as in the paper; flatfield: divided by the image's own wide background, minus the
+        median, over the [2, 98] percentile range.
+    target_normalization : TargetNormalization
+        linear: as in the paper; percentile: the target's own [2, 99.8] percentiles, as the challenge's metrics.
+    pixel_size_um : (float, float) or None
+        Smallest and largest pixel size in µm that the network sees; images outside are resampled to the nearer one.
+        None: images as they are.
+    crop : int
+        Side of a training crop in pixels, after resampling.
+    window : int
+        Side in pixels of the tiles that prediction uses.
+    split_by : {"field", "study"}
+        Unit that is held out for validation.
+    validation_fraction : float
+        Share of the units that is held out.
+    validation_planes : int
+        Held-out planes to score.
+    batch_per_organelle : int
+        Samples from each labelled organelle's list in every batch.
+    lambda_l1 : float
+        Weight of the adaptive L1 (paper, equation 2).
+    lambda_gan : float
+        Weight of the GAN (paper, equation 2); 0: no discriminators.
+    lambda_correlation : float
+        Weight of 1 - Pearson correlation.
+    learning_rate : float
+        Adam's, at the start.
+    beta1 : float
+        Adam's decay of the mean gradient.
+    ema : float
+        Decay of averaged weights, which are then validated and shipped, e.g. 0.999; 0: none.
+    steps_per_epoch : int or None
+        None: as many as see each training field once.
+    schedule : Schedule
+        Course of the learning rate, and length of the run.
+    appearance : AppearanceConfig
+        Random changes of the input crops.
     """
 
-    recipe: str
-    modality: str
-    schedule: Schedule
-    width: int
-    blocks: int = 9
-    dropout: float = 0.0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    recipe: Recipe = "pix2pix"
+    modality: Literal["BF", "PC", "DIC", "all"]
+    init: Path | None = None
+    freeze: Literal["none", "encoder"] = "none"
+    seed: NonNegativeInt = 0
+    width: Annotated[int, Field(ge=1, le=512)] = 64
+    blocks: Annotated[int, Field(ge=0, le=64)] = 9
+    dropout: ShareBelowOne = 0.0
+    upsampling: Upsampling = "transposed"
+    discriminator_width: PositiveInt = 64
     input_normalization: InputNormalization = InputNormalization.LINEAR
     target_normalization: TargetNormalization = TargetNormalization.LINEAR
-    pixel_size_um: tuple[float, float] | None = None
+    pixel_size_um: Annotated[PositiveLimits | None, _alias("pixel-size")] = None
     crop: int = 512
     window: int = 512
-    upsampling: Upsampling = "transposed"
-    appearance: AppearanceConfig | None = None
-    batch_per_organelle: int = 1
-    lambda_l1: float = 100.0
-    lambda_gan: float = 1.0
-    lambda_correlation: float = 0.0
-    discriminator_width: int = 64
-    learning_rate: float = 2e-4
-    beta1: float = 0.5
-    ema: float = 0.0
-    steps_per_epoch: int | None = None
-    split_by: str = "field"
-    validation_fraction: float = 0.1
-    validation_planes: int = 24
-    seed: int = 0
+    split_by: Literal["field", "study"] = "field"
+    validation_fraction: ShareBelowOne = 0.1
+    validation_planes: NonNegativeInt = 24
+    batch_per_organelle: PositiveInt = 1
+    lambda_l1: NonNegativeFloat = 100.0
+    lambda_gan: NonNegativeFloat = 1.0
+    lambda_correlation: NonNegativeFloat = 0.0
+    learning_rate: PositiveFloat = 2e-4
+    beta1: ShareBelowOne = 0.5
+    ema: ShareBelowOne = 0.0
+    steps_per_epoch: PositiveInt | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
-    def __post_init__(self) -> None:
-        """Validate once, at the edge. Raises UserError."""
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities to learn from."""
+        return tuple(Modality) if self.modality == "all" else (Modality(self.modality),)
 
-        def require(holds: bool, name: str, value: object, expected: str) -> None:
-            if not holds:
-                raise UserError(f"--{name.replace('_', '-')} is {value}, expected {expected}")
-
-        require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
-        for name in ("width", "crop", "window", "batch_per_organelle", "discriminator_width"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in (
-            "blocks",
-            "lambda_l1",
-            "lambda_gan",
-            "lambda_correlation",
-            "validation_planes",
-            "seed",
-        ):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("dropout", "ema", "validation_fraction", "beta1"):
-            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
-        require(self.schedule.total > 0, self.schedule.unit, self.schedule.total, "more than 0 in all")
-        require(
-            min(self.schedule.constant, self.schedule.decay) >= 0,
-            self.schedule.unit,
-            "negative",
-            "at least 0",
-        )
-        require(
-            self.steps_per_epoch is None or self.steps_per_epoch >= 1,
-            "steps_per_epoch",
-            self.steps_per_epoch,
-            "at least 1",
-        )
-        if self.pixel_size_um is not None:
-            low, high = self.pixel_size_um
-            require(0 < low <= high, "pixel_size", f"{low} {high}", "a smallest and a largest size in µm")
-        if self.appearance is not None and self.input_normalization is not InputNormalization.FLATFIELD:
-            raise UserError("--appearance is given, expected --input-normalization flatfield, whose range it changes.")
-        if self.recipe != "pix2pix" and self.lambda_gan:
-            raise UserError(f"--lambda-gan is {self.lambda_gan}, expected 0 for the recipe {self.recipe}")
-        if not (self.lambda_l1 or self.lambda_correlation):
-            raise UserError("--lambda-l1 and --lambda-correlation are both 0, expected something to learn from")
-
+    @property
     def architecture(self) -> Architecture:
-        """The network this run trains; it always has all four organelles' heads."""
+        """The network to be trained; it always has all four organelles' heads."""
         resnet = self.recipe == "pix2pix"
         return Architecture(
             network="resnet" if resnet else "unetplusplus",
@@ -141,26 +226,84 @@ class TrainingConfig:
             upsampling=self.upsampling if resnet else "transposed",
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types only, to be stored with the training state."""
+    def validate(self) -> None:
+        """Check what concerns several options at once; raises UserError, one sentence that names them."""
+        self.schedule.validate()
+        stride = NETWORKS[self.architecture.network].stride
+        for_discriminators = SMALLEST_CROP if self.lambda_gan else 0
+        smallest = {"crop": max(smallest_side(stride), for_discriminators), "window": smallest_side(stride)}
+        for name, least in smallest.items():
+            side = getattr(self, name)
+            if side % stride or side < least:
+                raise UserError(f"--{name} is {side}, expected a multiple of {stride}, at least {least}.")
+        if self.appearance.changes and self.input_normalization is not InputNormalization.FLATFIELD:
+            raise UserError(
+                f"--appearance.{self.appearance.changes[0]} is given, expected --input-normalization flatfield, "
+                "whose range it changes."
+            )
+        if self.recipe != "pix2pix" and self.lambda_gan:
+            raise UserError(f"--lambda-gan is {self.lambda_gan:g}, expected 0 for the recipe {self.recipe}.")
+        if not (self.lambda_l1 or self.lambda_correlation):
+            raise UserError("--lambda-l1 and --lambda-correlation are both 0, expected something to learn from.")
+        if self.freeze != "none" and self.init is None:
+            raise UserError(f"--freeze {self.freeze} is given without --init, expected the weights to keep.")
 
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: plain(part) for name, part in value.items()}
-            return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, str) else value
 
-        return {name: plain(value) for name, value in asdict(self).items()}
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(TrainingConfig):
+    """Fit one network on one data set, and leave checkpoints that say what they are.
 
-    def require_same(self, stored: dict[str, Any]) -> None:
-        """Raise UserError naming the first choice in which a stored run (its ``as_dict``) differs."""
-        for name, value in self.as_dict().items():
-            if stored.get(name) != value:
-                raise UserError(
-                    f"the setting {name} is {value}, but the run to be resumed was started with {stored.get(name)}; "
-                    "repeat its command, or start a new run"
-                )
+    Attributes
+    ----------
+    data : tuple of Path
+        Folders in the challenge's layout.
+    specimens : Path or None
+        Learn from planes rendered from these specimens of simulate.py; --data is then held out as a whole.
+    trained_on : str or None
+        What the checkpoint says it was trained on (None: as told by the data).
+    output : Path
+        New folder for checkpoints, state, configuration and logs.
+    device : str
+        auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
+    threads : int or None
+        CPU threads to compute with (None: all cores).
+    workers : int
+        Threads that read and prepare images.
+    cache_gb : float
+        Memory for prepared images in GiB.
+    validate_minutes : float or None
+        Score and save this often (None: every epoch).
+    """
+
+    data: Annotated[tuple[Path, ...], Field(min_length=1)]
+    specimens: Path | None = None
+    trained_on: Annotated[str, Field(pattern=r"\S")] | None = None
+    output: Path
+    device: str = "auto"
+    threads: PositiveInt | None = None
+    workers: PositiveInt = 1
+    cache_gb: NonNegativeFloat = 2.0
+    validate_minutes: NonNegativeFloat | None = None
+
+    def validate(self) -> None:
+        """As `TrainingConfig.validate`, for the whole run."""
+        super().validate()
+        if self.specimens is not None and (
+            self.pixel_size_um is None
+            or self.input_normalization is not InputNormalization.FLATFIELD
+            or self.target_normalization is not TargetNormalization.PERCENTILE
+        ):
+            raise UserError(
+                "--specimens is given, expected also --pixel-size MIN MAX, --input-normalization flatfield and "
+                "--target-normalization percentile."
+            )
 
 
-def default_width(recipe: str) -> int:
-    """Width where the user names none: 64 for the paper's generator, 32 for UNet++ (as costly a step)."""
-    return 64 if recipe == "pix2pix" else 32
+MAY_CHANGE = frozenset(
+    {
+        *("data", "specimens", "output", "device", "threads", "workers", "cache_gb", "validate_minutes"),
+        "schedule.max_minutes",
+    }
+)
+"""What a resumed run may be given anew: where things are, on what to compute, when to stop. That the data are the same
+is checked by their hash."""

@@ -1,4 +1,4 @@
-"""The judge of one organelle: a 70x70 PatchGAN that sees the input beside the target (paper section 2.2)."""
+"""The discriminator of one organelle: a 70x70 PatchGAN that sees the input beside the target (paper, section 2.2)."""
 
 from collections.abc import Iterable
 
@@ -7,12 +7,24 @@ from torch import Tensor, nn
 
 from model.labels import Organelle
 
+SMALLEST_CROP = 24
+"""Pixels a side from which on the last normalization sees more than one value a channel."""
+
 
 class PatchDiscriminator(nn.Module):
     """Logits of "real" for overlapping 70x70 patches.
 
-    4x4 convolutions: w (stride 2, not normalised), 2w (2), 4w (2), 8w (1), 1 (1), with instance norm and leaky
-    ReLU 0.2 between, weights from N(0, 0.02), as in Isola et al. 2017 (appendix 6.1.2).
+    4x4 convolutions: w (stride 2, not normalized), 2w (2), 4w (2), 8w (1), 1 (1), with instance norm and leaky
+    ReLU 0.2 between, weights from N(0, 0.02).
+
+    Parameters
+    ----------
+    width : int
+        Channels w of the first layer.
+
+    References
+    ----------
+    Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017, appendix 6.1.2.
     """
 
     def __init__(self, width: int) -> None:
@@ -33,24 +45,40 @@ class PatchDiscriminator(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x_B1YX: Tensor, y_B1YX: Tensor) -> Tensor:
-        """Judge targets (or predictions) given their inputs: (B, 1, y, x) logits, one per patch."""
+        """Return logits (B, 1, y, x), one per patch, for targets (or predictions) given their inputs."""
         logits: Tensor = self.layers(torch.cat([x_B1YX, y_B1YX], dim=1))
         return logits
 
 
 class Discriminators(nn.ModuleDict):
-    """One judge per organelle, keyed by the organelle's value."""
+    """One discriminator per organelle, keyed by the organelle's value."""
 
     def __init__(self, organelles: Iterable[Organelle], width: int) -> None:
         super().__init__({o.value: PatchDiscriminator(width) for o in organelles})
 
-    def judge(
+    def discriminate(
         self, x_B1YX: Tensor, y_BCYX: Tensor, labelled_BC: Tensor, organelles: tuple[Organelle, ...]
     ) -> list[Tensor]:
-        """Logits of each organelle's labelled samples; an organelle without any is not asked."""
-        judged = []
+        """Logits of each organelle's labelled samples; an organelle without any is left out (paper, equation 1).
+
+        Parameters
+        ----------
+        x_B1YX : Tensor
+            Inputs.
+        y_BCYX : Tensor
+            Targets or predictions; C runs over `organelles`.
+        labelled_BC : Tensor of bool
+            Which of them are labelled.
+        organelles : tuple of Organelle
+
+        Returns
+        -------
+        list of Tensor
+            One (labelled samples, 1, y, x) for each organelle that has any.
+        """
+        logits = []
         for c, organelle in enumerate(organelles):
             has = labelled_BC[:, c]
             if has.any():
-                judged.append(self[organelle.value](x_B1YX[has], y_BCYX[has, c, None]))
-        return judged
+                logits.append(self[organelle.value](x_B1YX[has], y_BCYX[has, c, None]))
+        return logits

@@ -1,8 +1,8 @@
-"""The adaptive loss: only what is labelled is learned from (paper section 2.3, equations 1 and 2).
+"""The adaptive loss: only what is labelled is learned from (paper, section 2.3, equations 1 and 2).
 
 All means run over the labelled (sample, organelle) pairs, so a partially labelled batch has exactly the loss of
 its labelled subset, and nothing flows into the decoder of an organelle that no sample labels.
-Legend of the suffixes: B sample, C organelle, P labelled pair, Y and X pixels.
+Shape suffixes: B samples, C organelles, P labelled pairs, Y rows, X columns.
 """
 
 import torch
@@ -13,8 +13,35 @@ INSIDE_PERCENT = (2.0, 99.8)
 OUTSIDE_WEIGHT = 0.1
 
 
+def labelled_pairs(tensor_BCYX: Tensor, labelled_BC: Tensor) -> Tensor:
+    """Drop what is unlabelled: the T of the paper's equation 1.
+
+    Parameters
+    ----------
+    tensor_BCYX : Tensor
+        Targets or predictions.
+    labelled_BC : Tensor of bool
+
+    Returns
+    -------
+    Tensor
+        (P, Y, X), sample after sample.
+    """
+    return tensor_BCYX[labelled_BC]
+
+
 def weight_map(target_PYX: Tensor) -> Tensor:
-    """Weight of each pixel: 1 inside the [2, 99.8] percentile range of its own target, else 0.1; same shape."""
+    """Weigh each pixel: 1 inside the [2, 99.8] percentile range of its own target, else 0.1 (equation 2).
+
+    Parameters
+    ----------
+    target_PYX : Tensor of float32
+
+    Returns
+    -------
+    Tensor of float32
+        (P, Y, X).
+    """
     flat = target_PYX.flatten(1)
     ranks = torch.tensor(INSIDE_PERCENT, dtype=flat.dtype, device=flat.device) / 100
     low_P, high_P = torch.quantile(flat, ranks, dim=1)
@@ -23,7 +50,7 @@ def weight_map(target_PYX: Tensor) -> Tensor:
 
 
 def weighted_l1(prediction_PYX: Tensor, target_PYX: Tensor) -> Tensor:
-    """Mean over pairs of the per-pixel weighted absolute error: the weights go on before any average."""
+    """Mean weighted absolute error (equation 2): each pixel is weighted before any average is taken."""
     return (weight_map(target_PYX) * (prediction_PYX - target_PYX).abs()).mean()
 
 
@@ -46,8 +73,18 @@ def correlation_loss(prediction_PYX: Tensor, target_PYX: Tensor) -> Tensor:
 def adversarial_loss(logits_by_organelle: list[Tensor], real: bool) -> Tensor:
     """Vanilla GAN objective (binary cross-entropy with logits), averaged over all labelled pairs.
 
-    Each entry is (pairs of that organelle, 1, y, x) of one organelle's discriminator; patches of a pair are
-    averaged first, so each pair counts the same.
+    Parameters
+    ----------
+    logits_by_organelle : list of Tensor
+        (labelled samples, 1, y, x) of each organelle's discriminator. Patches of a pair are averaged first, so that
+        each pair counts the same.
+    real : bool
+        What the discriminators should have said.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
     """
     per_pair = [
         F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)), reduction="none")
@@ -56,8 +93,3 @@ def adversarial_loss(logits_by_organelle: list[Tensor], real: bool) -> Tensor:
         for logits in logits_by_organelle
     ]
     return torch.cat(per_pair).mean()
-
-
-def labelled_pairs(tensor_BCYX: Tensor, labelled_BC: Tensor) -> Tensor:
-    """The paper's T: drop what is unlabelled. (B, C, Y, X) and (B, C) bool to (P, Y, X), sample-major."""
-    return tensor_BCYX[labelled_BC]

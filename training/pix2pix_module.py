@@ -1,35 +1,60 @@
-"""One optimiser step: the networks, their losses and optimisers, with all the state that a step changes."""
+"""One optimiser step, as the paper has it: predict, improve the discriminators, improve the generator, average."""
 
-import copy
-from typing import Any
+import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.errors import UserError
 from model.networks.build import Network, build
 from model.networks.dynamic_convolution import modality_code
-from model.networks.generator import ResnetGenerator
 from model.precision import Precision
 from training.batches import Batch
 from training.config import TrainingConfig
 from training.discriminator import Discriminators
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weighted_l1
 
+Weights = tuple[Tensor, ...] | list[Tensor]
+
 
 class Pix2PixModule:
-    """The generator, one discriminator per organelle (where the recipe has a GAN), and two Adams."""
+    """The generator, one discriminator per organelle (where the recipe has a GAN), their Adams, and the EMA.
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+    Parameters
+    ----------
+    config : TrainingConfig
+    device : torch.device
+    initial : nn.Module or None
+        A network of the same architecture whose weights to begin with.
+
+    Attributes
+    ----------
+    network : Network
+        What is trained.
+    averaged : AveragedModel or None
+        Exponential moving average (EMA) of its weights, where the configuration asks for one.
+    discriminators : Discriminators or None
+        None without a GAN.
+    steps : int
+        Steps taken.
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device, initial: nn.Module | None = None) -> None:
         self.config = config
         self.device = device
         self.precision = Precision.fastest(device)  # half the time in bfloat16, which needs no loss scaling
-        self.architecture = config.architecture()
-        self.network = build(self.architecture).to(device).train()
-        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if config.ema else None
+        self.network = build(config.architecture).to(device).train()
+        if initial is not None:
+            self.network.load_state_dict(initial.state_dict())
+        if config.freeze == "encoder":
+            for parameter in self.network.encoder_parameters():
+                parameter.requires_grad_(False)
+        self.averaged = _moving_average(self.network, config.ema) if config.ema else None
         self.discriminators: Discriminators | None = None
         if config.lambda_gan:
-            self.discriminators = Discriminators(self.architecture.organelles, config.discriminator_width).to(device)
+            self.discriminators = Discriminators(config.architecture.organelles, config.discriminator_width).to(device)
         self.steps = 0
         self._modules: dict[str, nn.Module] = {"network": self.network}
         if self.averaged is not None:
@@ -45,107 +70,113 @@ class Pix2PixModule:
     @property
     def eval_network(self) -> Network:
         """The network to validate and to ship: the averaged one where there is one."""
-        return self.network if self.averaged is None else self.averaged
-
-    def start_from(self, network: nn.Module) -> None:
-        """Begin with another network's weights (same architecture)."""
-        for target in filter(None, (self.network, self.averaged)):
-            target.load_state_dict(network.state_dict())
-
-    def predict(self, network: Network, batch: Batch) -> Tensor:
-        """(B, C, Y, X) float32 for the organelles of the batch; the other decoders are not computed.
-
-        Where a decoder is an organelle's own (ResNet), it is not computed for unlabelled samples either: zeros.
-        """
-        code = modality_code(batch.modalities).to(self.device) if self.architecture.dynamic else None
-        with self.precision.on(self.device):
-            if isinstance(network, ResnetGenerator) and not batch.labelled_BC.all():
-                return self._predict_labelled(network, batch, code)
-            prediction: Tensor = network(batch.x_B1YX, batch.organelles, code)
-        return prediction.float()
-
-    @staticmethod
-    def _predict_labelled(network: ResnetGenerator, batch: Batch, code_B3: Tensor | None) -> Tensor:
-        features = network.encoder(batch.x_B1YX, code_B3)
-        prediction_BCYX = torch.zeros_like(batch.y_BCYX)
-        for c, organelle in enumerate(batch.organelles):
-            has = batch.labelled_BC[:, c]
-            # Samples are independent under instance norm, so this equals the whole batch's forward pass.
-            prediction_BCYX[has, c] = network.decoders[organelle.value](features[has])[:, 0].float()
-        return prediction_BCYX
+        return self.network if self.averaged is None else cast(Network, self.averaged.module)
 
     def step(self, batch: Batch, lr_factor: float) -> dict[str, float]:
-        """Learn from one batch (on any device); return the unweighted losses by name.
+        """Learn from one batch.
 
         Optimisers skip parameters without a gradient, so an organelle that nothing labels changes neither its
         decoder nor its discriminator, nor their running moments.
+
+        Parameters
+        ----------
+        batch : Batch
+            On any device.
+        lr_factor : float
+            Multiplier of the learning rate.
+
+        Returns
+        -------
+        dict of str to float
+            Unweighted losses by name.
+
+        Raises
+        ------
+        UserError
+            Where a loss is not finite any more.
         """
         batch = batch.to(self.device)
-        for optimiser in self._optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] = self.config.learning_rate * lr_factor
-        self.network.train()
-        prediction = self.predict(self.network, batch)
-        losses = {}
-        if self.discriminators is not None:
-            losses["discriminator"] = self._step_discriminators(batch, prediction.detach())
-        total, parts = self.generator_loss(batch, prediction)
-        self._optimisers["generator"].zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        self._optimisers["generator"].step()
+        self._set_learning_rate(lr_factor)
+        prediction_BCYX = self.predict(self.network.train(), batch)
+        losses = self.discriminator_step(batch, prediction_BCYX.detach())
+        losses |= self.generator_step(batch, prediction_BCYX)
+        self.update_ema()
         self.steps += 1
-        self._average()
-        losses |= {name: float(part.detach()) for name, part in parts.items()}
-        if not all(value == value and abs(value) != float("inf") for value in losses.values()):
-            raise UserError(
-                f"the loss is no longer finite at step {self.steps} ({losses}), try a lower --learning-rate"
-            )
+        if not all(map(math.isfinite, losses.values())):
+            raise UserError(f"A loss is not finite at step {self.steps} ({losses}), try a lower --learning-rate.")
         return losses
 
-    def generator_loss(self, batch: Batch, prediction_BCYX: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum to descend, and its parts: paper equation 2, plus the correlation where asked for."""
-        predicted = labelled_pairs(prediction_BCYX, batch.labelled_BC)
-        wanted = labelled_pairs(batch.y_BCYX, batch.labelled_BC)
-        terms = {
-            "l1": (self.config.lambda_l1, lambda: weighted_l1(predicted, wanted)),
-            "correlation": (self.config.lambda_correlation, lambda: correlation_loss(predicted, wanted)),
-            "gan": (self.config.lambda_gan, lambda: self._adversarial_term(batch, prediction_BCYX)),
-        }
-        parts = {name: term() for name, (weight, term) in terms.items() if weight}  # type: ignore[no-untyped-call]
-        total = torch.stack([terms[name][0] * part for name, part in parts.items()]).sum()
-        return total, parts
+    def predict(self, network: Network, batch: Batch) -> Tensor:
+        """Predict the batch's organelles, (B, C, Y, X) float32; those of unlabelled pairs are not to be used."""
+        code_B3 = modality_code(batch.modalities).to(self.device) if self.config.architecture.dynamic else None
+        with self.precision.on(self.device):
+            prediction: Tensor = network(batch.x_B1YX, batch.organelles, code_B3, batch.labelled_BC)
+        return prediction.float()
 
-    def _adversarial_term(self, batch: Batch, prediction_BCYX: Tensor) -> Tensor:
-        assert self.discriminators is not None
-        # The judges are only asked here; gradients for their own weights would be thrown away.
-        self.discriminators.requires_grad_(False)
-        return adversarial_loss(self._discriminate(batch, prediction_BCYX), real=True)
-
-    def _step_discriminators(self, batch: Batch, prediction_BCYX: Tensor) -> float:
-        assert self.discriminators is not None
+    def discriminator_step(self, batch: Batch, prediction_BCYX: Tensor) -> dict[str, float]:
+        """Improve each organelle's discriminator on its labelled targets and predictions (paper, section 2.3)."""
+        if self.discriminators is None:
+            return {}
         self.discriminators.requires_grad_(True)
         real = adversarial_loss(self._discriminate(batch, batch.y_BCYX), real=True)
         fake = adversarial_loss(self._discriminate(batch, prediction_BCYX), real=False)
         loss = 0.5 * (real + fake)
-        self._optimisers["discriminators"].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimisers["discriminators"].step()
-        return float(loss.detach())
+        self._descend("discriminators", loss)
+        return {"discriminator": float(loss.detach())}
+
+    def generator_step(self, batch: Batch, prediction_BCYX: Tensor) -> dict[str, float]:
+        """Improve the generator by the adaptive loss (paper, equation 2)."""
+        loss, parts = self.generator_loss(batch, prediction_BCYX)
+        self._descend("generator", loss)
+        return {name: float(part.detach()) for name, part in parts.items()}
+
+    def generator_loss(self, batch: Batch, prediction_BCYX: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum what the generator descends: the paper's equation 2, and the correlation where asked for.
+
+        Returns
+        -------
+        loss : Tensor
+            Scalar.
+        parts : dict of str to Tensor
+            Its terms before they were weighted.
+        """
+        config = self.config
+        predicted = labelled_pairs(prediction_BCYX, batch.labelled_BC)
+        wanted = labelled_pairs(batch.y_BCYX, batch.labelled_BC)
+        weights, parts = {}, {}
+        if config.lambda_l1:
+            weights["l1"], parts["l1"] = config.lambda_l1, weighted_l1(predicted, wanted)
+        if config.lambda_correlation:
+            weights["correlation"] = config.lambda_correlation
+            parts["correlation"] = correlation_loss(predicted, wanted)
+        if self.discriminators is not None:
+            # They are only asked here: gradients for their own weights would be thrown away.
+            self.discriminators.requires_grad_(False)
+            weights["gan"] = config.lambda_gan
+            parts["gan"] = adversarial_loss(self._discriminate(batch, prediction_BCYX), real=True)
+        return torch.stack([weights[name] * part for name, part in parts.items()]).sum(), parts
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        """Move the averaged weights towards the present ones, where the configuration asks for an average."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
 
     def _discriminate(self, batch: Batch, y_BCYX: Tensor) -> list[Tensor]:
         assert self.discriminators is not None
         with self.precision.on(self.device):
-            logits = self.discriminators.judge(batch.x_B1YX, y_BCYX, batch.labelled_BC, batch.organelles)
-        return [judged.float() for judged in logits]
+            logits = self.discriminators.discriminate(batch.x_B1YX, y_BCYX, batch.labelled_BC, batch.organelles)
+        return [entry.float() for entry in logits]
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        if self.averaged is None:
-            return
-        # A young average would otherwise be mostly the random start.
-        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
-        for average, parameter in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
+    def _set_learning_rate(self, factor: float) -> None:
+        for optimiser in self._optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.learning_rate * factor
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        self._optimisers[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimisers[name].step()
 
     def state(self) -> dict[str, Any]:
         """Everything a step changes, torch's random state (dropout) included; tensors and plain types only."""
@@ -167,3 +198,14 @@ class Pix2PixModule:
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+
+
+def _moving_average(network: Network, decay: float) -> AveragedModel:
+    """An EMA whose decay is smaller at first: a young average would otherwise be mostly the random start."""
+
+    def average(averaged: Weights, current: Weights, updates: Tensor | int) -> None:
+        step = int(updates) + 1
+        move = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
+        move(averaged, current, updates)
+
+    return AveragedModel(network, multi_avg_fn=average).eval().requires_grad_(False)

@@ -8,13 +8,17 @@ network, and so does everything where the modality is unknown.
 
 import argparse
 import json
-import sys
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model import checkpoint
+from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence
 from model.errors import UserError
-from model.files import file_sha256, write_text
+from model.files import file_sha256, prepare_folder, write_text
 from model.labels import Modality, Organelle
+
+log = logging.getLogger(f"{__package__}.release")  # __name__ is __main__ when this is the command
 
 UNIFIED = "unetplusplus"
 
@@ -27,12 +31,22 @@ def routes() -> dict[str, dict[str, str]]:
     return table
 
 
-def release(sources: dict[str, Path], output: Path) -> None:
-    """Store each source in 8 bits a weight and write routing.json with the files' hashes.
+def release(sources: Mapping[str, Path], output: Path) -> None:
+    """Store checkpoints in 8 bits a weight, and write routing.json with the files' hashes.
 
-    Raises UserError where a source cannot be loaded or never saw the modality it is meant for.
+    Parameters
+    ----------
+    sources : mapping of str to Path
+        Checkpoint files by name: ``pix2pix-bf``, ``pix2pix-pc``, ``pix2pix-dic`` and `UNIFIED`.
+    output : Path
+        Resources folder; files of the same names are replaced.
+
+    Raises
+    ------
+    UserError
+        Where a source cannot be loaded or never saw the modality it is meant for.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    prepare_folder(output)
     files = {}
     for name, source in sources.items():
         network, metadata = checkpoint.load(source)
@@ -45,27 +59,29 @@ def release(sources: dict[str, Path], output: Path) -> None:
         target = output / f"{name.replace('-', '_')}.safetensors"
         checkpoint.save(target, network, metadata, compact=True)
         files[name] = {"file": target.name, "sha256": file_sha256(target)}
-        print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {metadata.recipe}, trained on {metadata.trained_on}")
+        size = target.stat().st_size / 1e6
+        log.info("%s: %.1f MB, %s, trained on %s", target, size, metadata.recipe, metadata.trained_on)
     document = {"format": 1, "checkpoints": files, "routes": routes()}
     write_text(output / "routing.json", json.dumps(document, indent=2) + "\n")
 
 
-def run() -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     for modality in Modality:
         parser.add_argument(f"--{modality.lower()}", type=Path, required=True, help=f"pix2pix for {modality}")
     parser.add_argument("--unified", type=Path, required=True, help="UNet++ checkpoint trained on all modalities")
     parser.add_argument("--output", type=Path, required=True, help="resources folder")
-    arguments = parser.parse_args()
-    sources = {f"pix2pix-{m.lower()}": getattr(arguments, m.lower()) for m in Modality} | {UNIFIED: arguments.unified}
+    options = parser.parse_args(arguments)
+    log_to_standard_streams("training")
+    sources = {f"pix2pix-{m.lower()}": getattr(options, m.lower()) for m in Modality} | {UNIFIED: options.unified}
     try:
-        release(sources, arguments.output)
+        release(sources, options.output)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        log.error(one_sentence(error))
+        return NOT_BEGUN
+    return DONE
 
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(main())

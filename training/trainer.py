@@ -1,106 +1,103 @@
-"""The loop: steps, validation, what is saved, and going on where a run was stopped.
-
-A run's folder holds ``state.pt`` (all that the next step depends on), ``last.safetensors`` and
-``best.safetensors`` (best mean PCC on held-out planes), ``log.csv`` and ``tensorboard/``.
-"""
+"""The loop: steps, validation, what is saved, and going on where a run was stopped."""
 
 import hashlib
 import json
+import logging
 import math
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 
 import torch
 
 from model import __version__, checkpoint
 from model.checkpoint import CheckpointMetadata
+from model.entry_points import interrupts_noted
 from model.errors import UserError
-from model.files import atomic_write, file_sha256
+from model.files import file_sha256
 from model.labels import Modality
+from model.networks.build import Network
 from model.preprocessing import Preprocessing
-from training.batches import BatchSource, Loader
-from training.config import TrainingConfig
-from training.index import Index
+from training.batches import Loader
+from training.config import RunConfig
+from training.data import Data
 from training.metrics_logger import MetricsLogger, Progress, duration
+from training.options import as_table, require_same
 from training.pix2pix_module import Pix2PixModule
-from training.signals import stop_requests
+from training.run_folder import RunFolder
 from training.validation import choose_planes, large_enough, validate
 
-STATE_FORMAT = 3
-STATE, LAST, BEST = "state.pt", "last.safetensors", "best.safetensors"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What does not change the weights: where to write, on what to compute, how often to look."""
-
-    output: Path
-    device: torch.device
-    resume: bool = False
-    initial: Path | None = None
-    max_minutes: float | None = None
-    validate_minutes: float | None = None
-    workers: int = 1
-    trained_on: str = "unknown data"
-    command: str = ""
+log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """One run over the training part of the data, scored on the validation part (which may be empty)."""
+    """One run. Nothing is written before `run`.
 
-    def __init__(self, config: TrainingConfig, source: BatchSource, validation: Index, run_config: RunConfig) -> None:
-        self.config, self.run_config, self.source = config, run_config, source
-        self.steps_per_epoch = config.steps_per_epoch or source.steps_per_epoch
+    Parameters
+    ----------
+    config : RunConfig
+        Complete and valid, see `training.options.parse`.
+    data : Data
+        What to learn from, and held-out fields to score, of which there may be none.
+    device : torch.device
+
+    Raises
+    ------
+    UserError
+        Where ``config.init`` is not a checkpoint of the same architecture.
+    """
+
+    def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
+        self.config, self.source, self.device = config, data.source, device
+        self.trained_on = config.trained_on or data.origin
+        self.folder = RunFolder(config.output)
+        self.steps_per_epoch = config.steps_per_epoch or data.source.steps_per_epoch
         self.preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
         torch.manual_seed(config.seed)
-        self.module = Pix2PixModule(config, run_config.device)
+        self.module = Pix2PixModule(config, device, _initial_network(config))
+        self.initial_sha256 = file_sha256(config.init) if config.init else ""
         self.stride = self.module.network.stride
-        for name in ("crop", "window"):
-            if getattr(config, name) % self.stride:
-                raise UserError(f"--{name} is {getattr(config, name)}, expected a multiple of {self.stride}")
-        scorable, skipped = large_enough(validation.fields, self.preprocessing, self.stride)
+        scorable, skipped = large_enough(data.validation.fields, self.preprocessing, self.stride)
         for entry in skipped:
-            print(f"not scored, {entry.name}: {entry.reason}", flush=True)
+            log.warning("not scored, %s: %s", entry.name, entry.reason)
         self.held_out = choose_planes(scorable, config.validation_planes, config.seed)
-        self.data = hashlib.sha256((source.digest() + validation.digest()).encode()).hexdigest()
-        self.seconds_before = 0.0
+        self.split_sha256 = hashlib.sha256((data.source.digest() + data.validation.digest()).encode()).hexdigest()
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
-        self.initial_sha256 = ""
-        start = self._prepare_folder()
-        self.loader = Loader(source, start=start, workers=run_config.workers)
-        self.metrics_logger = MetricsLogger(run_config.output, resumed_at=self.module.steps)
-        self._looked_at = -1
+        self.loader = Loader(data.source, workers=config.workers)
+        self.metrics_logger = MetricsLogger(config.output)
+        self.progress = Progress()
+        self._seconds_before = 0.0
         self._began = time.monotonic()
-        self._share_before = min(1.0, self.done() / config.schedule.total)
+        self._validated_at = -1
 
-    def _prepare_folder(self) -> int:
-        """Make a new run's folder or read the old run's state; return the number of the next batch."""
-        output = self.run_config.output
-        if self.run_config.resume:
-            return self._restore()
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise UserError(f"{output}: is there already, expected a new folder, or --resume to go on with that run")
-        if self.run_config.initial is not None:
-            self._start_from(self.run_config.initial)
-        output.mkdir(parents=True, exist_ok=True)
-        return 0
+    @classmethod
+    def resume(cls, config: RunConfig, data: Data, device: torch.device) -> "Trainer":
+        """Go on with the run in ``config.output``, bit for bit where its schedule is in epochs or steps.
 
-    def _start_from(self, path: Path) -> None:
-        network, metadata = checkpoint.load(path)
-        ours = self.module.architecture
-        # Neither changes which weights there are.
-        if replace(metadata.architecture, dropout=ours.dropout, upsampling=ours.upsampling) != ours:
-            raise UserError(f"{path}: is a {metadata.architecture}, expected a {ours}")
-        self.module.start_from(network)
-        self.initial_sha256 = file_sha256(path)
+        Parameters as of the constructor. Raises UserError where no state was saved, or the run was started with
+        another configuration or other data.
+        """
+        folder = RunFolder(config.output)
+        state = folder.read_state(device)
+        require_same(config, state["config"], folder.state)
+        # The weights of --init are in the state; its file need not be there any more.
+        trainer = cls(replace(config, init=None), data, device)
+        if state["split_sha256"] != trainer.split_sha256:
+            raise UserError(f"{folder.state}: was made with other data, expected the same fields, planes and labels.")
+        trainer.config = config
+        trainer.module.restore(state["module"])
+        trainer.loader.next = state["next_batch"]
+        trainer.best, trainer.scores, trainer._validated_at = state["best"], state["scores"], state["validated_at"]
+        trainer.initial_sha256 = state["initial_sha256"]
+        trainer._seconds_before = state["seconds"]
+        return trainer
 
     @property
     def minutes(self) -> float:
         """Minutes this run has taken so far, earlier parts included."""
-        return (self.seconds_before + time.monotonic() - self._began) / 60
+        return (self._seconds_before + time.monotonic() - self._began) / 60
 
     def done(self) -> float:
         """How far the run is, in the schedule's unit."""
@@ -109,88 +106,121 @@ class Trainer:
                 return self.module.steps
             case "epochs":
                 return self.module.steps / self.steps_per_epoch
-            case "minutes":
+            case "time":
                 return self.minutes
 
-    def run(self) -> str:
-        """Train until the schedule ends, ``max_minutes`` are over, or a signal asks to stop; return a summary.
+    def run(self) -> bool:
+        """Train until the schedule ends, ``max_minutes`` are over, or SIGINT or SIGTERM asks to stop.
 
-        The state is saved in each of these cases, so the run can go on from there.
+        The state is saved in each of these cases, so that the run can go on from there.
+
+        Returns
+        -------
+        bool
+            Whether a signal stopped it.
         """
-        schedule, progress, looked = self.config.schedule, Progress(), self._began
-        with stop_requests() as stopped:
-            while not schedule.finished(self.done()) and not stopped() and not self._out_of_time():
-                batch = next(self.loader)
-                losses = self.module.step(batch, schedule.factor(self.done()))
-                progress.add(losses, len(batch.modalities))
-                if progress.due():
-                    share = min(1.0, self.done() / schedule.total)
-                    progress.line(self.module.steps, share, self.loader.waited, self._seconds_left(share))
-                if self._validation_due(looked):
-                    self._validate_and_checkpoint(progress)
-                    looked = time.monotonic()
-            finished = schedule.finished(self.done())
-            if stopped() or self._looked_at == self.module.steps:
-                self._save()  # who asks to stop does not want to wait for a validation; nor is one needed twice
-            else:
-                self._validate_and_checkpoint(progress)
-        self.loader.close()
-        self.metrics_logger.close()
-        return self._summary("finished" if finished else "stopped, continue with --resume")
+        self._began = time.monotonic()
+        resumed = self._seconds_before > 0
+        (self.folder.resume if resumed else self.folder.begin)(self.config)
+        with closing(self.loader), closing(self.metrics_logger), interrupts_noted() as interrupted:
+            self.metrics_logger.open(resumed_at=self.module.steps)
+            try:
+                self._train(interrupted)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"{self.device} has too little memory for step {self.module.steps + 1}, "
+                    "try a smaller --crop, --width or --batch-per-organelle."
+                ) from error
+            return interrupted()
+
+    def _train(self, interrupted: Callable[[], bool]) -> None:
+        schedule = self.config.schedule
+        begun_at, validated = self._share(), time.monotonic()
+        while not (schedule.finished(self.done()) or interrupted() or self._out_of_time()):
+            batch = next(self.loader)
+            losses = self.module.step(batch, schedule.factor(self.done()))
+            self.progress.add(losses, len(batch.modalities))
+            if self.progress.due():
+                self.progress.line(self.module.steps, self._share(), self.loader.waited, self._seconds_left(begun_at))
+            if self._validation_due(validated):
+                self._validate_and_checkpoint()
+                validated = time.monotonic()
+        # Who asks to stop does not want to wait for a validation; nor is one needed twice.
+        if interrupted() or self._validated_at == self.module.steps:
+            self._save()
+        else:
+            self._validate_and_checkpoint()
+
+    def _share(self) -> float:
+        return min(1.0, self.done() / self.config.schedule.total)
 
     def _out_of_time(self) -> bool:
-        limit = self.run_config.max_minutes
+        limit = self.config.schedule.part_minutes
         return limit is not None and time.monotonic() - self._began >= 60 * limit
 
-    def _seconds_left(self, share: float) -> float:
-        begun = time.monotonic() - self._began
-        here = share - self._share_before
-        left = begun / here * (1 - share) if here > 0 else math.inf
-        return left if self.run_config.max_minutes is None else min(left, 60 * self.run_config.max_minutes - begun)
+    def _seconds_left(self, begun_at: float) -> float:
+        """Of this part of the run, which began at that share of the schedule."""
+        elapsed, share = time.monotonic() - self._began, self._share()
+        left = elapsed / (share - begun_at) * (1 - share) if share > begun_at else math.inf
+        limit = self.config.schedule.part_minutes
+        return left if limit is None else min(left, 60 * limit - elapsed)
 
-    def _validation_due(self, looked: float) -> bool:
-        if self.run_config.validate_minutes is not None:
-            return time.monotonic() - looked >= 60 * self.run_config.validate_minutes
+    def _validation_due(self, validated: float) -> bool:
+        if self.config.validate_minutes is not None:
+            return time.monotonic() - validated >= 60 * self.config.validate_minutes
         return self.module.steps % self.steps_per_epoch == 0
 
-    def _validate_and_checkpoint(self, progress: Progress) -> None:
-        """Validate, log, save."""
-        self._looked_at = self.module.steps
-        rate, waiting = progress.pace(self.loader.waited)
+    def _validate_and_checkpoint(self) -> None:
+        """Score the held-out planes, log all metrics, and save."""
+        self._validated_at = self.module.steps
+        rate, waiting = self.progress.pace(self.loader.waited)
         network = self.module.eval_network.eval()
         self.scores = validate(
             self.held_out,
             self.preprocessing,
-            lambda b: self.module.predict(network, b.to(self.run_config.device)),
+            lambda batch: self.module.predict(network, batch.to(self.device)),
             stride=self.stride,
         )
-        figures = progress.take_means() | self.scores
-        figures |= {
+        metrics = self.progress.take_means() | self.scores
+        metrics |= {
             "learning_rate": self.config.learning_rate * self.config.schedule.factor(self.done()),
             "samples_per_second": rate,
             "loader_waits": waiting,
         }
-        self.metrics_logger.write(self.module.steps, self.module.steps / self.steps_per_epoch, self.minutes, figures)
-        better = self.scores and self.scores["pcc/mean"] > self.best.get("pcc/mean", -math.inf)
-        if better:
+        self.metrics_logger.write(self.module.steps, self.module.steps / self.steps_per_epoch, self.minutes, metrics)
+        is_best = bool(self.scores) and self.scores["pcc/mean"] > self.best.get("pcc/mean", -math.inf)
+        if is_best:
             self.best = self.scores
-            checkpoint.save(self.run_config.output / BEST, network, self.metadata())
+            checkpoint.save(self.folder.best, network, self.metadata())
         self._save()
         if self.scores:
             shown = ", ".join(f"{name[4:]} {v:.3f}" for name, v in self.scores.items() if name.startswith("pcc/"))
-            print(
-                f"step {self.module.steps}, {duration(60 * self.minutes)}: PCC {shown}{' (best)' * bool(better)}",
-                flush=True,
-            )
-        progress.reset(self.loader.waited)
+            elapsed = duration(60 * self.minutes)
+            log.info("step %d, %s: PCC %s%s", self.module.steps, elapsed, shown, " (best)" if is_best else "")
+        self.progress.reset(self.loader.waited)
+
+    def _save(self) -> None:
+        checkpoint.save(self.folder.last, self.module.eval_network, self.metadata())
+        self.folder.write_state(
+            {
+                "config": as_table(self.config),
+                "split_sha256": self.split_sha256,
+                "module": self.module.state(),
+                "next_batch": self.loader.next,
+                "seconds": 60 * self.minutes,
+                "best": self.best,
+                "scores": self.scores,
+                "validated_at": self._validated_at,
+                "initial_sha256": self.initial_sha256,
+            }
+        )
 
     def metadata(self) -> CheckpointMetadata:
-        """What a checkpoint says about itself."""
+        """Describe the network as it is now, for a checkpoint."""
         notes = {
             "version": __version__,
             "torch": str(torch.__version__),
-            "command": self.run_config.command,
-            "settings": json.dumps(self.config.as_dict(), sort_keys=True),
+            "config": json.dumps(as_table(self.config), sort_keys=True),
             "seed": str(self.config.seed),
             "steps": str(self.module.steps),
             "batch_size": str(self.source.batch_size),
@@ -198,65 +228,53 @@ class Trainer:
             **self.source.notes(),
             "validation_planes": str(len(self.held_out)),
             "validation": json.dumps({name: round(value, 4) for name, value in self.scores.items()}),
-            "split_sha256": self.data,
+            "split_sha256": self.split_sha256,
         }
         if self.initial_sha256:
             notes["started_from_sha256"] = self.initial_sha256
         labels = self.source.labels
         return CheckpointMetadata(
-            architecture=self.module.architecture,
+            architecture=self.config.architecture,
             input_normalization=self.config.input_normalization,
             target_normalization=self.config.target_normalization,
             window=self.config.window,
             pixel_size_um=self.source.pixel_size_um,
             modalities=tuple(m for m in Modality if m in labels),
             labels=labels,
-            trained_on=self.run_config.trained_on,
+            trained_on=self.trained_on,
             recipe=self.config.recipe,
             notes=notes,
         )
 
-    def _save(self) -> None:
-        checkpoint.save(self.run_config.output / LAST, self.module.eval_network, self.metadata())
-        state = {
-            "format": STATE_FORMAT,
-            "config": self.config.as_dict(),
-            "data": self.data,
-            "module": self.module.state(),
-            "next_batch": self.loader.next,
-            "seconds": 60 * self.minutes,
-            "best": self.best,
-            "initial_sha256": self.initial_sha256,
-        }
-        with atomic_write(self.run_config.output / STATE) as file:
-            torch.save(state, file)
-
-    def _restore(self) -> int:
-        path = self.run_config.output / STATE
-        if not path.is_file():
-            raise UserError(f"{path}: not found, expected the saved state of a run to resume")
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=self.run_config.device, weights_only=True)
-        except Exception as error:  # a damaged file can raise anything
-            raise UserError(f"{path}: cannot be read as a training state ({type(error).__name__})") from error
-        if state.get("format") != STATE_FORMAT:
-            raise UserError(f"{path}: has format {state.get('format')}, expected {STATE_FORMAT}")
-        self.config.require_same(state["config"])
-        if state["data"] != self.data:
-            raise UserError(f"{path}: was made with other data, expected the fields and planes given by --data")
-        self.module.restore(state["module"])
-        self.seconds_before, self.best = state["seconds"], state["best"]
-        self.initial_sha256 = state["initial_sha256"]
-        return int(state["next_batch"])
-
-    def _summary(self, how: str) -> str:
-        output = self.run_config.output
-        lines = [f"{how}: {self.module.steps} steps in {duration(60 * self.minutes)}; {output / LAST}"]
+    def summary(self) -> str:
+        """Say how far the run came, and where its checkpoints are."""
+        finished = self.config.schedule.finished(self.done())
+        lines = [
+            f"{'Finished' if finished else 'Stopped, --resume goes on'}: "
+            f"{self.module.steps} steps in {duration(60 * self.minutes)}; {self.folder.last}"
+        ]
         if self.best:
             lines.append(
-                f"best mean PCC {self.best['pcc/mean']:.3f} on {len(self.held_out)} held-out planes: {output / BEST}"
+                f"best mean PCC {self.best['pcc/mean']:.3f} on {len(self.held_out)} held-out planes: {self.folder.best}"
             )
         else:
-            why = "stopped before the first validation" if self.held_out else "nothing was held out"
+            why = "stopped before the first validation" if self.held_out else "no held-out plane can be scored"
             lines.append(f"{why}, so there is no best checkpoint, only the last")
         return "\n".join(lines)
+
+
+def _initial_network(config: RunConfig) -> Network | None:
+    if config.init is None:
+        return None
+    network, metadata = checkpoint.load(config.init)
+    ours = config.architecture
+    # Neither changes which weights there are.
+    theirs = replace(metadata.architecture, dropout=ours.dropout, upsampling=ours.upsampling)
+    if theirs != ours:
+        names = ("network", "width", "blocks", "dynamic", "organelles")
+        differing = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
+        found, expected = (
+            ", ".join(f"{name} {getattr(architecture, name)}" for name in differing) for architecture in (theirs, ours)
+        )
+        raise UserError(f"{config.init}: has {found}, expected {expected}, see --recipe, --width and --blocks.")
+    return network

@@ -12,6 +12,7 @@ from torch import Tensor
 from evaluation.metrics import pcc, ssim
 from model.images import inspect
 from model.labels import Modality, Organelle
+from model.networks.layers import smallest_side
 from model.normalization import TargetNormalization
 from model.preprocessing import Preprocessing
 from training.batches import Batch
@@ -59,18 +60,18 @@ def large_enough(
 ) -> tuple[tuple[Field, ...], tuple[Skipped, ...]]:
     """Fields with the planes that a network of this stride can be scored on, and what is left out.
 
-    A network needs two strides a side on its own grid. A smaller plane can be learned from, where it is padded.
+    A smaller plane can be learned from, where it is padded.
     """
-    kept, skipped = [], []
+    kept, skipped, least = [], [], smallest_side(stride)
     for entry in fields:
         planes = {}
         for z, path in entry.planes.items():
             info = inspect(path)
             shape = preprocessing.grid(info.shape, info.pixel_size_um).shape
-            if min(shape) >= 2 * stride:
+            if min(shape) >= least:
                 planes[z] = path
             else:
-                reason = f"is {shape} pixels on the network's grid, expected at least {2 * stride} a side to be scored"
+                reason = f"is {shape} pixels on the network's grid, expected at least {least} a side to be scored"
                 skipped.append(Skipped(str(path), reason))
         if planes:
             kept.append(replace(entry, planes=planes))

@@ -3,7 +3,7 @@
 Shape suffixes: B samples, C channels, O organelles, Y rows, X columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -104,13 +104,27 @@ class ResnetGenerator(nn.Module):
         x_B1YX: Tensor,
         organelles: Sequence[Organelle] | None = None,
         modality_code_B3: Tensor | None = None,
+        labelled_BO: Tensor | None = None,
     ) -> Tensor:
         """Predict (B, O, Y, X) in [-1, 1], channels in the order of `organelles` (all, unless named).
 
-        Only the decoders asked for are computed. Y and X are multiples of `stride`. Raises ValueError for
-        another shape, an organelle without decoder, or a dynamic network without modality code.
+        Only the decoders asked for are computed; where `labelled_BO` (bool) is given, only for the samples in which it
+        holds: the others' predictions are zero. Y and X are multiples of `stride`. Raises ValueError for another shape,
+        an organelle without decoder, or a dynamic network without modality code.
         """
         check_plane(x_B1YX, self.stride)
         names = select_heads(organelles, self.architecture.organelles)
         features = self.encoder(x_B1YX, modality_code_B3)
-        return torch.cat([self.decoders[name](features) for name in names], dim=1)
+        if labelled_BO is None or bool(labelled_BO.all()):
+            return torch.cat([self.decoders[name](features) for name in names], dim=1)
+        samples, _, height, width = x_B1YX.shape
+        prediction_BOYX = x_B1YX.new_zeros((samples, len(names), height, width))
+        for o, name in enumerate(names):
+            has = labelled_BO[:, o]
+            # Samples are independent under instance normalization, so this equals the whole batch's forward pass.
+            prediction_BOYX[has, o] = self.decoders[name](features[has])[:, 0]
+        return prediction_BOYX
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that all organelles share."""
+        return self.encoder.parameters()

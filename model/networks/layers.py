@@ -94,14 +94,22 @@ def init_weights(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def smallest_side(stride: int) -> int:
+    """Pixels a side from which on a network of this stride computes.
+
+    One pixel at the coarsest level would leave instance normalization nothing to compare.
+    """
+    return 2 * stride
+
+
 def check_plane(x_B1YX: Tensor, stride: int) -> None:
-    """Raise ValueError unless this is one channel with sides that are multiples of `stride`, at least two."""
+    """Raise ValueError unless this is one channel with sides that are multiples of `stride`, and not too small."""
     sides = x_B1YX.shape[-2:]
     if x_B1YX.ndim != 4 or x_B1YX.shape[1] != 1:
         raise ValueError(f"input of shape {tuple(x_B1YX.shape)}, expected (samples, 1, rows, columns)")
-    if any(side % stride or side < 2 * stride for side in sides):
-        # One pixel at the coarsest level would leave instance normalisation nothing to compare.
-        raise ValueError(f"input of {tuple(sides)} pixels, expected multiples of {stride} from {2 * stride} on")
+    if any(side % stride or side < smallest_side(stride) for side in sides):
+        expected = f"expected multiples of {stride} from {smallest_side(stride)} on"
+        raise ValueError(f"input of {tuple(sides)} pixels, {expected}")
 
 
 def select_heads(asked: Sequence[Organelle] | None, there: Sequence[Organelle]) -> list[str]:

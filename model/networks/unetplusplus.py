@@ -5,7 +5,7 @@ a node sees all nodes before it on its level, and the upsampled one below. No de
 Shape suffixes: B samples, C channels, O organelles, Y rows, X columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -81,10 +81,12 @@ class UNetPlusPlus(nn.Module):
         x_B1YX: Tensor,
         organelles: Sequence[Organelle] | None = None,
         modality_code_B3: Tensor | None = None,
+        labelled_BO: Tensor | None = None,
     ) -> Tensor:
         """Predict (B, O, Y, X) in [-1, 1], channels in the order of `organelles` (all, unless named).
 
-        Only the heads asked for are computed. Y and X are multiples of `stride`. Raises ValueError for
+        Only the heads asked for are computed; for every sample, since a 1x1 head costs nothing: `labelled_BO`, an
+        argument of every network, changes nothing. Y and X are multiples of `stride`. Raises ValueError for
         another shape, an organelle without head, or a dynamic network without modality code.
         """
         check_plane(x_B1YX, self.stride)
@@ -99,3 +101,9 @@ class UNetPlusPlus(nn.Module):
                 below = self.ups[f"{level}_{column}"](rows[level + 1][column - 1])
                 rows[level].append(self.nodes[f"{level}_{column}"](torch.cat([*rows[level], below], dim=1)))
         return torch.cat([torch.tanh(self.heads[name](rows[0][-1])) for name in names], dim=1)
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the column of nodes that leads down, the first convolution included."""
+        yield from self.first.parameters()
+        for level in range(self.depth + 1):
+            yield from self.nodes[f"{level}_0"].parameters()

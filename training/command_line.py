@@ -1,0 +1,80 @@
+"""Fit one network on one data set: configuration, data, trainer, summary.
+
+Exit code: 0 finished, or stopped after --max-minutes; 1 the run ended before, its last saved state stands; 2 nothing
+was begun; 130 interrupted.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from model.commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED, log_to_standard_streams, one_sentence
+from model.devices import find_device
+from model.errors import UserError
+from model.memory import tune_malloc
+from training.data import read_data
+from training.options import parse
+from training.run_folder import RunFolder
+from training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None
+        None: those of the process.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    log_to_standard_streams("training")
+    tune_malloc()
+    try:
+        trainer = prepare(arguments)
+    except UserError as error:
+        log.error(one_sentence(error))
+        return NOT_BEGUN
+    except KeyboardInterrupt:
+        log.error("Interrupted; nothing was begun.")
+        return INTERRUPTED
+    try:
+        interrupted = trainer.run()
+    except UserError as error:
+        log.error(one_sentence(error))
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        log.error("Interrupted. The last saved state stands: --resume goes on from there.")
+        return INTERRUPTED
+    log.info(trainer.summary())
+    if interrupted:
+        log.error("Interrupted. The state is saved: --resume goes on from there.")
+    return INTERRUPTED if interrupted else DONE
+
+
+def prepare(arguments: Sequence[str] | None) -> Trainer:
+    """Read configuration and data, and build what trains; raises UserError where nothing can be begun."""
+    config, resume = parse(arguments)
+    if not resume:
+        RunFolder(config.output).require_new()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = find_device(config.device)
+    data = read_data(config)
+    trainer = (Trainer.resume if resume else Trainer)(config, data, device)
+    log.info(
+        "%s, %.2f M parameters, batches of %d, %d steps an epoch, on %s, trained on %s",
+        config.recipe,
+        sum(p.numel() for p in trainer.module.network.parameters()) / 1e6,
+        data.source.batch_size,
+        trainer.steps_per_epoch,
+        device,
+        trainer.trained_on,
+    )
+    return trainer

@@ -1,0 +1,77 @@
+"""What a run learns from and what it is validated on, read and told before it begins."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import UserError
+from model.images import inspect
+from model.preprocessing import Preprocessing
+from simulation.renderer import SpecimenRenderer
+from training.batches import BatchSource, FieldBatches, SpecimenBatches
+from training.check import check
+from training.config import RunConfig
+from training.index import Index, split
+from training.plane_cache import PlaneCache
+from training.scan import scan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Batches to learn from, fields to validate on, and what the images say of their origin."""
+
+    source: BatchSource
+    validation: Index
+    origin: str
+
+
+def read_data(config: RunConfig) -> Data:
+    """Index and check the data, hold fields out, and log what was found and what is left out.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With specimens, all fields are held out.
+
+    Raises
+    ------
+    UserError
+        Where nothing is left to learn from.
+    """
+    index = _read_index(config)
+    if config.specimens is not None:
+        renderer = SpecimenRenderer(config.specimens, config.modalities)
+        log.info("%d specimens to render, %d fields held out", len(renderer.store), len(index.fields))
+        return Data(SpecimenBatches(renderer, config), index, "simulated cells")
+    training, validation = split(index, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
+    if not training.fields:
+        raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on.")
+    log.info("%d fields to train on, %d held out by %s", len(training.fields), len(validation.fields), config.split_by)
+    preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
+    cache = PlaneCache(preprocessing, config.target_normalization, int(config.cache_gb * 2**30))
+    return Data(FieldBatches(training, cache, config), validation, origin(training, config.data))
+
+
+def _read_index(config: RunConfig) -> Index:
+    index = scan(config.data)
+    chosen = index.only(config.modalities)
+    if not chosen.fields:
+        present = ", ".join(index.labelled()) or "no labelled field"
+        raise UserError(f"{config.data[0]}: holds {present}, expected labelled fields of {config.modality}.")
+    chosen = check(chosen)
+    log.info(chosen.summary())
+    if not chosen.fields:
+        raise UserError(f"{config.data[0]}: none of its fields is usable, see the reasons above.")
+    return chosen
+
+
+def origin(index: Index, roots: Sequence[Path]) -> str:
+    """Say what a checkpoint is trained on: the origin in the files of ``simulate.py``, else the folder's name."""
+    texts = []
+    for path in (next(iter(field.planes.values())) for field in index.fields):
+        root = next(root for root in roots if path.is_relative_to(root))
+        texts.append(inspect(path).provenance.get("origin") or f"data in {root.resolve().name}")
+    return " and ".join(dict.fromkeys(texts))
