@@ -157,3 +157,32 @@ def test_discriminators_are_asked_only_about_what_is_labelled() -> None:
 def test_pairs_are_what_is_labelled() -> None:
     values = torch.arange(4.0).reshape(2, 2, 1, 1)
     assert labelled_pairs(values, torch.tensor([[True, False], [False, True]])).flatten().tolist() == [0, 3]
+
+
+def test_averaged_weights_follow_with_a_decay_that_grows() -> None:
+    module = Pix2PixModule(config(ema=0.6, lambda_gan=0.0), torch.device("cpu"))
+    assert module.eval_network is not module.network
+    key = "decoders.nucleus.last.weight"
+    expected = None
+    for step in range(1, 9):
+        module.step(batch([[True], [True]], (N,)), 1.0)
+        decay = min(0.6, (1 + step) / (10 + step))
+        now = module.network.state_dict()[key].clone()
+        expected = now if expected is None else decay * expected + (1 - decay) * now
+        torch.testing.assert_close(module.eval_network.state_dict()[key], expected)
+    assert decay == 0.5 and not torch.equal(expected, now)
+    assert not any(parameter.requires_grad for parameter in module.eval_network.parameters())
+
+
+@pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus"])
+def test_a_step_learns(recipe: str) -> None:
+    """Steps on one batch bring the loss down; without one the generator's and discriminators' steps stay apart."""
+    torch.manual_seed(0)
+    module = Pix2PixModule(
+        config(recipe=recipe, width=8, lambda_gan=float(recipe == "pix2pix"), learning_rate=2e-3), torch.device("cpu")
+    )
+    smooth = batch([[True]], (N,))
+    smooth.y_BCYX.copy_(smooth.x_B1YX * 0.5)
+    losses = [module.step(smooth, 1.0) for _ in range(25)]
+    assert losses[-1]["l1"] < 0.7 * losses[0]["l1"]
+    assert ("discriminator" in losses[0]) == ("gan" in losses[0]) == (recipe == "pix2pix")

@@ -54,6 +54,30 @@ def test_samples_do_not_mix(kind, x):
     assert torch.allclose(network(x)[1:], network(x[1:]), atol=1e-6)
 
 
+def test_labelled_pairs_alone_are_predicted_as_among_all(kind, x):
+    network = tiny(kind).eval()
+    labelled_BO = torch.tensor([[True, False, True, False], [False, False, True, True]])
+    calls = Counter()
+    for name, head in heads_of(network).items():
+        head.register_forward_hook(lambda _, inputs, __, name=name: calls.update({name: len(inputs[0])}))
+    partly = network(x, labelled_BO=labelled_BO)
+    if kind == "resnet":  # a head of the UNet++ costs nothing
+        assert [calls[str(organelle)] for organelle in Organelle] == [1, 0, 2, 1]
+        assert not partly[~labelled_BO].any()
+    assert torch.allclose(partly[labelled_BO], network(x)[labelled_BO], atol=1e-6)
+
+
+def test_the_encoder_is_what_all_heads_share(kind):
+    network = tiny(kind, dynamic=True)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    encoder = [names[id(parameter)] for parameter in network.encoder_parameters()]
+    assert any("first.controller" in name for name in encoder) and len(set(encoder)) == len(encoder) < len(names)
+    if kind == "resnet":
+        assert {name.split(".")[0] for name in encoder} == {"encoder"}
+    else:
+        assert {name.split(".")[1] for name in encoder if name.startswith("nodes")} == {f"{i}_0" for i in range(5)}
+
+
 @pytest.mark.parametrize(
     ("kind", "count", "prefixes"),
     [

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from test_inference import FOLDERS, ROOT, write_image
 
+from model import entry_points
+from model.entry_points import interrupts_noted
 from model.images import read_image, write_plane
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -83,6 +85,34 @@ def test_a_signal_while_the_networks_compute(tmp_path: Path, resources: Path, nu
     written = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert written == sorted(Path("images") / folder / "a.tiff" for folder in FOLDERS)
     assert all(read_image(tmp_path / "out" / path).pixels.shape == (40, 33) for path in written)
+
+
+def test_a_signal_between_steps_is_noted_and_a_late_second_one_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with interrupts_noted() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)  # sent with the first one
+        assert interrupted()
+        monkeypatch.setattr(entry_points, "FINISHING_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@linux
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_training_is_imported(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "--data", str(tmp_path), "--modality", "BF", "--output", "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        while not handles(process.pid, signal.SIGTERM):
+            assert process.poll() is None
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (130, "Interrupted; nothing was begun.\n")
 
 
 def test_what_starts_first_imports_nothing_slow() -> None:

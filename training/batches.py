@@ -30,9 +30,20 @@ PLANE_TO_CROP = 1.5
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs x_B1YX and targets y_BCYX in float32, labelled_BC in bool; C runs over ``organelles``.
+    """Crops of inputs and targets.
 
-    Only organelles that some sample of the batch has are listed. An unlabelled target is zeros and is never read.
+    Attributes
+    ----------
+    x_B1YX : Tensor of float32
+        Normalized inputs.
+    y_BCYX : Tensor of float32
+        Normalized targets; C runs over `organelles`. An unlabelled one is zeros and is never read.
+    labelled_BC : Tensor of bool
+        Which targets are labelled.
+    organelles : tuple of Organelle
+        Those that some sample of the batch has.
+    modalities : tuple of Modality
+        Of each sample.
     """
 
     x_B1YX: Tensor  # noqa: N815
@@ -78,7 +89,16 @@ class BatchSource(Protocol):
 
 
 class FieldBatches:
-    """Crops of the fields of an index, equally many from each labelled organelle's list (paper section 2.2)."""
+    """Crops of the fields of an index, equally many from each labelled organelle's list (paper, section 2.2).
+
+    Parameters
+    ----------
+    index : Index
+        Checked fields.
+    cache : PlaneCache
+        Reads and keeps their planes.
+    config : TrainingConfig
+    """
 
     def __init__(self, index: Index, cache: PlaneCache, config: TrainingConfig) -> None:
         self._index, self._cache, self._config = index, cache, config
@@ -93,7 +113,7 @@ class FieldBatches:
         picks, rng = self._sampler.draw(number)
         crop = self._config.crop
         organelles = tuple(o for o in Organelle if any(o in pick.field.labels for pick in picks))
-        batch = _EmptyBatch(tuple(pick.field.modality for pick in picks), organelles, crop)
+        batch = _BatchBuilder(tuple(pick.field.modality for pick in picks), organelles, crop)
         for b, pick in enumerate(picks):
             image = self._cache.input(pick.field, pick.z)
             shape = (image.shape[0], image.shape[1])
@@ -102,7 +122,7 @@ class FieldBatches:
             for organelle in pick.field.labels:
                 target = self._cache.target(pick.field, organelle, shape)
                 batch.put_target(b, organelle, augmentation.apply(target, crop))
-        return batch.finished()
+        return batch.build()
 
     def notes(self) -> dict[str, str]:
         """Numbers of fields and input planes."""
@@ -114,7 +134,15 @@ class FieldBatches:
 
 
 class SpecimenBatches:
-    """Crops of planes that are rendered for the run from stored specimens: every one is labelled completely."""
+    """Crops of planes that are rendered for the run from stored specimens: every one is labelled completely.
+
+    Parameters
+    ----------
+    renderer : SpecimenRenderer
+        Of the modalities to learn from.
+    config : TrainingConfig
+        With pixel sizes, flatfield inputs and percentile targets, which the renderer makes.
+    """
 
     def __init__(self, renderer: SpecimenRenderer, config: TrainingConfig) -> None:
         assert config.pixel_size_um is not None  # see RunConfig.validate
@@ -130,12 +158,12 @@ class SpecimenBatches:
         """Build batch `number`: one crop of each of its planes."""
         rng = np.random.default_rng([self._config.seed, number])
         planes = self._planes.planes(number)
-        batch = _EmptyBatch(tuple(plane.modality for plane in planes), tuple(Organelle), self._config.crop)
+        batch = _BatchBuilder(tuple(plane.modality for plane in planes), tuple(Organelle), self._config.crop)
         for b, plane in enumerate(planes):
             self._put(batch, b, plane, rng)
-        return batch.finished()
+        return batch.build()
 
-    def _put(self, batch: "_EmptyBatch", b: int, plane: RenderedPlane, rng: np.random.Generator) -> None:
+    def _put(self, batch: "_BatchBuilder", b: int, plane: RenderedPlane, rng: np.random.Generator) -> None:
         crop = self._config.crop
         image = normalize_input(plane.pixels, self._config.input_normalization)
         augmentation = Augmentation.draw(rng, (image.shape[0], image.shape[1]), crop)
@@ -153,7 +181,7 @@ class SpecimenBatches:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-class _EmptyBatch:
+class _BatchBuilder:
     """Arrays to fill sample by sample."""
 
     def __init__(self, modalities: tuple[Modality, ...], organelles: tuple[Organelle, ...], crop: int) -> None:
@@ -172,7 +200,7 @@ class _EmptyBatch:
         self._y_BCYX[b, c] = y_YX
         self._labelled_BC[b, c] = True
 
-    def finished(self) -> Batch:
+    def build(self) -> Batch:
         tensors = (torch.from_numpy(array) for array in (self._x_B1YX, self._y_BCYX, self._labelled_BC))
         x_B1YX, y_BCYX, labelled_BC = tensors
         return Batch(x_B1YX, y_BCYX, labelled_BC, self._organelles, self._modalities)
@@ -181,7 +209,20 @@ class _EmptyBatch:
 class Loader:
     """An endless iterator over the batches of a source, prepared ahead by threads and delivered in order.
 
-    ``waited`` is how many seconds the caller has waited for batches: where it grows, loading is slower than computing.
+    Parameters
+    ----------
+    source : BatchSource
+    start : int
+        Number of the first batch.
+    workers : int
+        Threads.
+
+    Attributes
+    ----------
+    next : int
+        Number of the batch that comes next.
+    waited : float
+        Seconds that the caller has waited for batches: where they grow, loading is slower than computing.
     """
 
     def __init__(self, source: BatchSource, *, start: int = 0, workers: int = 1) -> None:
