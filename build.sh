@@ -30,7 +30,7 @@ base=${BASE_IMAGE:-$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)}
 inspect_image "$base" '{{.Id}}' >/dev/null || run docker pull --platform=linux/amd64 "$base" ||
   fail "the base image $base can be neither found nor pulled, expected Docker Hub to be reachable, or BASE_IMAGE to name a local image with Python 3.11 or newer and torch 2.13.0."
 
-options=(--platform=linux/amd64 --build-arg "API_METHOD=$mode" --build-arg "BASE_IMAGE=$base")
+options=(--platform=linux/amd64 --force-rm --build-arg "API_METHOD=$mode" --build-arg "BASE_IMAGE=$base")
 options+=(--build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' model/__init__.py)")
 options+=(--build-arg "REVISION=$(revision)")
 read -ra more <<<"${DOCKER_BUILD_OPTIONS-}"

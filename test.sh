@@ -37,7 +37,7 @@ tag=$(tag_of_mode "$mode")
 [[ $build == no ]] || run ./build.sh --mode "$mode"
 require_image "$tag"
 read -ra more <<<"${DOCKER_BUILD_OPTIONS-}"
-run docker build "${more[@]}" --quiet --build-arg "IMAGE=$tag" --file container/check.Dockerfile --tag "$NAME:check" . >/dev/null
+run docker build "${more[@]}" --quiet --force-rm --build-arg "IMAGE=$tag" --file container/check.Dockerfile --tag "$NAME:check" . >/dev/null
 
 work=$(mktemp -d)
 label=$NAME.test=$$ # of every container that is started here

@@ -1,11 +1,15 @@
 """build.sh, test.sh and export.sh with a real engine, in clones, and interrupted."""
 
+import hashlib
+import io
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,12 +93,25 @@ def make_trial_image(*lines: str) -> None:
     subprocess.run(command, input=text, text=True, check=True, capture_output=True)
 
 
-def make_empty_image(platform: str, revision: str) -> None:
-    label = f"LABEL org.opencontainers.image.revision={revision}"
-    command = ["docker", "import", "--platform", platform, "--change", label, "-", TRIAL]
-    with tarfile.open("/dev/null", "w"):
-        pass
-    subprocess.run(command, input=bytes(10240), check=True, capture_output=True)
+def make_empty_image(architecture: str, revision: str) -> None:
+    """An archive as ``docker save`` writes it, with one layer that holds nothing."""
+    layer = bytes(10240)  # an empty tar
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Labels": {"org.opencontainers.image.revision": revision}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [TRIAL], "Layers": ["layer.tar"]}]
+    files = {"layer.tar": layer, "config.json": json.dumps(config).encode()}
+    files["manifest.json"] = json.dumps(manifest).encode()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    subprocess.run(["docker", "load", "--quiet"], input=archive.getvalue(), check=True, capture_output=True)
 
 
 # test.sh
@@ -111,8 +128,8 @@ def test_a_clone_under_umask_077_passes_and_its_image_is_noted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("mode", ["exec", "invoke"])
-def test_other_weights_are_checked_formally(clone: Clone, resources: Path, mode: str) -> None:
-    model = Path(shutil.copytree(resources, clone.temporary.parent / "my model"))
+def test_other_weights_are_checked_formally(clone: Clone, mode: str) -> None:
+    model = Path(shutil.copytree(ROOT / "resources", clone.temporary.parent / "my model"))
     model.chmod(0o700)
     done = clone.run("test.sh", "--mode", mode, "--no-build", "--model", str(model))
     assert done.returncode == 0, done.stderr
@@ -155,6 +172,7 @@ def test_interrupted_it_says_so_and_leaves_nothing(clone: Clone, mode: str, numb
     while not docker(*mine):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
+    time.sleep(2)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -165,7 +183,7 @@ def test_interrupted_it_says_so_and_leaves_nothing(clone: Clone, mode: str, numb
 
 @pytest.mark.parametrize("script", ["test.sh", "export.sh"])
 def test_an_image_for_another_architecture_is_named(trial: Clone, script: str) -> None:
-    make_empty_image("linux/arm64", trial.revision())
+    make_empty_image("arm64", trial.revision())
     options = ["--no-build"] if script == "test.sh" else []
     assert "is for linux/arm64, expected linux/amd64" in trial.refusal(script, *options)
 
@@ -175,13 +193,13 @@ def test_an_image_for_another_architecture_is_named(trial: Clone, script: str) -
 
 def test_an_image_of_another_revision_or_untested_is_not_exported(trial: Clone) -> None:
     assert "is not there, expected ./build.sh to have made it" in trial.refusal("export.sh")
-    make_empty_image("linux/amd64", 40 * "0")
+    make_empty_image("amd64", 40 * "0")
     trial.note_as_tested("exec")
     assert f"is of revision {40 * '0'}, expected {trial.revision()}" in trial.refusal("export.sh")
-    make_empty_image("linux/amd64", f"{trial.revision()}-dirty")
+    make_empty_image("amd64", f"{trial.revision()}-dirty")
     trial.note_as_tested("exec")
     assert "was built from files that are in no commit" in trial.refusal("export.sh")
-    make_empty_image("linux/amd64", trial.revision())
+    make_empty_image("amd64", trial.revision())
     assert "is not one that passed the test, expected ./test.sh --no-build" in trial.refusal("export.sh")
     trial.note_as_tested("exec")
     with (trial.folder / "serve.py").open("a") as file:
@@ -191,7 +209,7 @@ def test_an_image_of_another_revision_or_untested_is_not_exported(trial: Clone) 
 
 
 def test_model_tarball_has_the_same_bytes_from_every_clone(trial: Clone, tmp_path: Path) -> None:
-    make_empty_image("linux/amd64", trial.revision())
+    make_empty_image("amd64", trial.revision())
     other = Clone(tmp_path, 0o077)
     other.environment["PATH"] = trial.environment["PATH"]
     archives = []
@@ -232,11 +250,6 @@ def test_a_base_that_cannot_be_reached_says_what_base_image_is_for(clone: Clone)
     sentence = clone.refusal("build.sh", BASE_IMAGE=base)
     assert f"the base image {base} can be neither found nor pulled" in sentence
     assert "or BASE_IMAGE to name a local image with Python 3.11 or newer and torch 2.13.0" in sentence
-
-
-def test_a_base_without_torch_is_named(clone: Clone) -> None:
-    done = clone.run("build.sh", BASE_IMAGE="in-silico-labelling:debian")
-    assert done.returncode != 0 and "torch" in done.stderr
 
 
 def test_an_interrupted_build_says_so_and_leaves_no_container(clone: Clone) -> None:
