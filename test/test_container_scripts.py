@@ -80,7 +80,7 @@ def clone(tmp_path: Path) -> Clone:
 
 
 @pytest.fixture
-def trial(clone: Clone):
+def trial(clone: Clone) -> Iterator[Clone]:
     clone.use_trial_image()
     yield clone
     subprocess.run(["docker", "rmi", "--force", TRIAL], capture_output=True)
