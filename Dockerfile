@@ -26,12 +26,13 @@ RUN PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash
 FROM ${BASE_IMAGE} AS app
 # Uid 1000 is the first user of most computers, whose folders it can then write to. Ubuntu's own is of no use here.
 # A named volume or a tmpfs takes its permissions from /output; whoever runs the container may write there.
+# /etc/mtab is the engine's, which may make it in the same second.
 RUN begun=$(date +%s) && export SOURCE_DATE_EPOCH=0 \
     && (userdel --remove ubuntu 2>/dev/null || true) \
     && groupadd --gid 1000 user \
     && useradd --uid 1000 --gid user --create-home --no-log-init user \
     && install --directory --mode=777 --owner=user --group=user /output \
-    && find / -xdev -newermt "@$begun" -writable -exec touch --no-dereference --date=@0 {} +
+    && find /etc /home /output -newermt "@$begun" -writable ! -name mtab -exec touch --no-dereference --date=@0 {} +
 COPY --from=files /image /
 WORKDIR /opt/app
 ENV PYTHONUNBUFFERED=1 \

@@ -10,7 +10,7 @@ help:
 	@echo "make predict    predict test/input -> test/output with the shipped checkpoints"
 	@echo "make test       ruff, mypy and the fast test suite"
 	@echo "make test-slow  the slow tests"
-	@echo "make test-container  faults in a real container; needs Docker and ./build.sh"
+	@echo "make test-container  the image, the scripts and faults in real containers; needs Docker and ./build.sh in both modes"
 	@echo "make lock       write requirements.lock from requirements.txt and requirements-dev.txt; needs uv"
 	@echo "make clean      remove the virtual environment and test/output"
 

@@ -1,6 +1,5 @@
 """Faults in a real container, under the platform's restrictions: what it says, and that nothing is lost.
 
-Runs in-silico-labelling:latest, made by ./build.sh.
 """
 
 import json
