@@ -1,6 +1,4 @@
-"""Faults in a real container, under the platform's restrictions: what it says, and that nothing is lost.
-
-"""
+"""Faults in a real container, under the platform's restrictions: what it says, and that nothing is lost."""
 
 import json
 import os

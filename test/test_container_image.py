@@ -82,7 +82,7 @@ def test_a_named_volume_can_be_written_to(dish: Dish, user: str) -> None:
 
 def test_another_clone_on_another_day_makes_the_same_layers(tmp_path: Path) -> None:
     """From a clone under umask 077, without the engine's cache."""
-    clone, tag = tmp_path / "clone", "in-silico-labelling:again"
+    clone, tag = tmp_path / "clone", f"in-silico-labelling:again-{os.getpid()}"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True, capture_output=True, umask=0o077)
     script = "source container/common.sh; revision"
     revision = subprocess.run(["bash", "-c", script], cwd=clone, check=True, capture_output=True, text=True)

@@ -17,7 +17,7 @@ from containers import EXEC, INVOKE, ROOT, docker
 
 pytestmark = pytest.mark.container
 
-TRIAL = "in-silico-labelling:trial"
+TRIAL = f"in-silico-labelling:trial-{os.getpid()}"
 """What the scripts get here for the image of either mode, so that nobody's images are touched."""
 
 
