@@ -44,15 +44,12 @@ trap 'end_jobs; wait; rm -rf "$unfinished"' EXIT
 
 # write FILE FUNCTION
 write() {
-  run redirected "$2" ||
+  run "$2" >"$unfinished/file" 2>"$unfinished/errors" ||
     fail "$1 could not be written: $(paste -sd' ' "$unfinished/errors")"
   chmod 644 "$unfinished/file"
   mv "$unfinished/file" "$1"
   printf '%s  %s bytes  sha256 %s\n' "$1" "$(stat -c %s "$1")" "$(sha256sum <"$1" | cut -d' ' -f1)"
 }
-
-# Within the job, so that what this script itself says, as when it is interrupted, is still seen.
-redirected() { "$1" >"$unfinished/file" 2>"$unfinished/errors"; }
 
 save_image() { docker save "$tag" | gzip -n; }
 
