@@ -1,4 +1,4 @@
-"""What an OME-XML says about one plane of one file: pixel size, channel, modality; and our own provenance.
+"""Read what an OME-XML says about one plane of one file: pixel size, channel, modality; and our own provenance.
 
 Read attribute by attribute with the standard library's parser: one invalid value costs no other. A data set of many
 files repeats one XML in each of them, so the Image that means *this* plane is found by its TiffData (UUID, file name,
