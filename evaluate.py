@@ -12,7 +12,7 @@ from tqdm import tqdm
 from evaluation.aggregate import per_organelle, provenance_groups
 from evaluation.focus import FocusTable
 from evaluation.pairing import find_pairs, find_predictions
-from evaluation.report import format_figure, write_csv, write_html, write_json
+from evaluation.report import format_metric, write_csv, write_html, write_json
 from evaluation.scoring import Result, score_pairs
 from model.commands import DONE, INTERRUPTED, NOT_BEGUN, log_to_standard_streams, one_sentence, whole_number
 from model.files import prepare_folder
@@ -79,9 +79,9 @@ def warn_of_absent_organelles(predictions: Path, keys: set[str]) -> None:
 def log_summary(results: Sequence[Result], output: Path) -> None:
     """Means per organelle, what made the predictions, and where the files lie."""
     for organelle, mean in per_organelle(results).items():
-        figures = "  ".join(f"{name} {format_figure(value, name)}" for name, value in mean.figures.items())
+        metrics = "  ".join(f"{name} {format_metric(value, name)}" for name, value in mean.metrics.items())
         width = max(len(o.label) for o in Organelle)
-        log.info("%s  %5d images  %s", organelle.label.ljust(width), mean.images, figures)
+        log.info("%s  %5d images  %s", organelle.label.ljust(width), mean.images, metrics)
     learned = sorted({group.trained_on for group in provenance_groups(results)})
     log.info("Networks trained on: %s.", ", ".join(learned))
     log.info("Written: %s, metrics.csv, report.html", output / "metrics.json")

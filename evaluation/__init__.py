@@ -1,1 +1,1 @@
-"""Judge predictions as the Light My Cells challenge does."""
+"""Score predictions as the Light My Cells challenge does."""

@@ -18,9 +18,9 @@ UNSTATED = "not stated"
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean figures of one group of results of one organelle."""
+    """Mean metrics of one group of results of one organelle."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     images: int
 
 
@@ -85,7 +85,7 @@ def worst_first(results: Iterable[Result]) -> dict[Organelle, list[Result]]:
     """Results of each organelle by ascending PCC, then SSIM."""
     groups = _group(results, lambda result: result.pair.organelle)
     return {
-        organelle: sorted(groups[organelle], key=lambda result: (result.figures["PCC"], result.figures["SSIM"]))
+        organelle: sorted(groups[organelle], key=lambda result: (result.metrics["PCC"], result.metrics["SSIM"]))
         for organelle in Organelle
         if organelle in groups
     }
@@ -102,10 +102,10 @@ def to_document(results: Sequence[Result]) -> dict[str, Any]:
     by_modality = per_modality(results)
     return {
         "results": _entries(results),
-        "aggregate": _figures(per_organelle(results)),
-        "transmitted_light": {name: _figures(means) for name, means in by_modality.items()},
+        "aggregate": _metrics(per_organelle(results)),
+        "transmitted_light": {name: _metrics(means) for name, means in by_modality.items()},
         "z_deviation": {
-            organelle.value: {str(z): dict(mean.figures) for z, mean in means.items()}
+            organelle.value: {str(z): dict(mean.metrics) for z, mean in means.items()}
             for organelle, means in per_z_deviation(results).items()
         },
         "counts": {
@@ -132,17 +132,17 @@ def _entries(results: Iterable[Result]) -> list[dict[str, Any]]:
             result.pair.key,
             {"image_name": result.pair.key, "modality": result.modality, "z_deviation": result.z_deviation},
         )
-        entry[result.pair.organelle.value] = dict(result.figures)
+        entry[result.pair.organelle.value] = dict(result.metrics)
     return list(entries.values())
 
 
-def _figures(means: Mapping[Organelle, Mean]) -> dict[str, dict[str, float]]:
-    return {organelle.value: dict(mean.figures) for organelle, mean in means.items()}
+def _metrics(means: Mapping[Organelle, Mean]) -> dict[str, dict[str, float]]:
+    return {organelle.value: dict(mean.metrics) for organelle, mean in means.items()}
 
 
 def _mean(results: Sequence[Result]) -> Mean:
     names = METRICS[results[0].pair.organelle]
-    return Mean({name: float(np.mean([result.figures[name] for result in results])) for name in names}, len(results))
+    return Mean({name: float(np.mean([result.metrics[name] for result in results])) for name in names}, len(results))
 
 
 def _group(results: Iterable[Result], key: Callable[[Result], Key]) -> dict[Key, list[Result]]:

@@ -1,6 +1,6 @@
-"""The challenge's five figures for one predicted organelle.
+"""The challenge's five metrics for one predicted organelle.
 
-Both images are first normalised to their own percentiles, so every figure is invariant to a positive affine
+Both images are first normalised to their own percentiles, so every metric is invariant to a positive affine
 change of the prediction: intensity is relative, in the truth as in the prediction.
 
 Source: the evaluation of the Light My Cells challenge; paper, section 3, "Evaluation metrics".
@@ -34,7 +34,7 @@ METRICS: Mapping[Organelle, tuple[str, ...]] = MappingProxyType(
         Organelle.ACTIN: ("SSIM", "PCC"),
     }
 )
-"""Which figures the challenge counts for which organelle, in the order of the paper's Table 1."""
+"""Which metrics the challenge computes for which organelle, in the order of the paper's Table 1."""
 
 
 def normalize(image: Image) -> NDArray[np.float64]:
@@ -76,7 +76,7 @@ def ssim(prediction: Image, truth: Image) -> float:
 
 
 def score(prediction: Image, truth: Image, organelle: Organelle) -> dict[str, float]:
-    """The figures of `METRICS[organelle]` for one image.
+    """The metrics of `METRICS[organelle]` for one image.
 
     `prediction`, `truth`: (Y, X), any numeric dtype, as read from file. MAE and E_dist are in units of the
     percentile range; E_dist is not divided by the number of pixels, so it grows with the image. Raises
@@ -84,13 +84,13 @@ def score(prediction: Image, truth: Image, organelle: Organelle) -> dict[str, fl
     """
     _require_same_shape(prediction, truth)
     predicted, wanted = normalize(prediction), normalize(truth)
-    figures = {"SSIM": _ssim_of_normalised(predicted, wanted), "PCC": pcc(predicted, wanted)}
+    values = {"SSIM": _ssim_of_normalised(predicted, wanted), "PCC": pcc(predicted, wanted)}
     if "MAE" in METRICS[organelle]:
         difference = predicted - wanted
-        figures["MAE"] = _number(np.abs(difference).mean())
-        figures["E_dist"] = _number(np.linalg.norm(difference.ravel()))
-        figures["C_dist"] = _cosine_distance(predicted.ravel(), wanted.ravel())
-    return {name: figures[name] for name in METRICS[organelle]}
+        values["MAE"] = _number(np.abs(difference).mean())
+        values["E_dist"] = _number(np.linalg.norm(difference.ravel()))
+        values["C_dist"] = _cosine_distance(predicted.ravel(), wanted.ravel())
+    return {name: values[name] for name in METRICS[organelle]}
 
 
 def _ssim_of_normalised(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> float:

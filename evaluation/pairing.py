@@ -37,7 +37,7 @@ class Pair:
 
 
 def find_pairs(predictions: Path, ground_truth: Path) -> list[Pair]:
-    """Match every truth below `ground_truth` with the predictions it judges, ordered by organelle and key.
+    """Match every truth below `ground_truth` with its predictions, ordered by organelle and key.
 
     Raises `UserError` if either folder is none, holds nothing of its kind, if nothing matches, or if a
     truth lacks a prediction: as in the challenge, one missing file fails the whole evaluation. Predictions
@@ -47,7 +47,7 @@ def find_pairs(predictions: Path, ground_truth: Path) -> list[Pair]:
     _require_folder(ground_truth, "ground truth")
     sockets = _socket_root(ground_truth)
     if sockets and sockets.resolve() == _socket_root_of(predictions).resolve():
-        sockets = None  # predictions written into the truth's own folder: they must not be judged by themselves
+        sockets = None  # predictions written into the truth's own folder: they must not be compared with themselves
     wanted = _platform_truth(sockets) if sockets else _challenge_truth(ground_truth, predicted)
     if not any(entry.key in predicted[entry.organelle] for entry in wanted):
         found = next(key for files in predicted.values() for key in files)

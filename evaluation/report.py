@@ -54,15 +54,15 @@ def write_json(path: Path, results: Sequence[Result]) -> None:
 
 
 def write_csv(path: Path, results: Sequence[Result]) -> None:
-    """Write `metrics.csv`: one row a prediction; figures that its organelle lacks stay empty."""
+    """Write `metrics.csv`: one row a prediction; metrics that its organelle lacks stay empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("image", "organelle", "modality", "z_deviation", *ALL_METRICS, "checkpoint", "trained_on"))
     for result in results:
         z = "" if result.z_deviation is None else result.z_deviation
-        figures = (result.figures.get(name, "") for name in ALL_METRICS)
+        metrics = (result.metrics.get(name, "") for name in ALL_METRICS)
         group = (result.provenance.get(key, "") for key in ("checkpoint", "trained_on"))
-        writer.writerow((result.pair.key, result.pair.organelle.value, result.modality, z, *figures, *group))
+        writer.writerow((result.pair.key, result.pair.organelle.value, result.modality, z, *metrics, *group))
     write_text(path, text.getvalue())
 
 
@@ -77,7 +77,7 @@ def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_t
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = format_figure
+    environment.filters["metric"] = format_metric
     html = environment.get_template("report.html.j2").render(
         version=__version__,
         ground_truth=ground_truth,
@@ -113,7 +113,7 @@ def picture(pixels: NDArray[Any]) -> str:
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
 
 
-def format_figure(value: float, name: str) -> str:
+def format_metric(value: float, name: str) -> str:
     """As in the paper's Table 1: four decimals; E_dist, which runs to hundreds, two. No minus before zero."""
     text = f"{value:.{2 if name == 'E_dist' else 4}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")

@@ -19,14 +19,14 @@ PAIRS_PER_WORKER = 32  # a process takes seconds to start: not worth it for fewe
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one prediction and what they are to be grouped by."""
+    """The metrics of one prediction and what they are to be grouped by."""
 
     pair: Pair
     modality: str
     """BF, PC or DIC, else `UNKNOWN_MODALITY`."""
     z_deviation: int | None
     """Planes between the input and the best focus, |z - best z|; None where no `focus.csv` tells."""
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     provenance: Mapping[str, str]
     """What the prediction's file says about its making."""
 
@@ -51,7 +51,7 @@ def score_pair(pair: Pair, focus: Focus | None) -> Result:
     _require_two_axes(pair)
     prediction, truth = read_image(pair.prediction).pixels, read_image(pair.truth).pixels
     try:
-        figures = score(prediction, truth, pair.organelle)
+        metrics = score(prediction, truth, pair.organelle)
     except UserError as error:
         raise UserError(f"{pair.prediction}: {error} Ground truth: {pair.truth}.") from None
     provenance = inspect(pair.prediction).provenance
@@ -59,7 +59,7 @@ def score_pair(pair: Pair, focus: Focus | None) -> Result:
         pair,
         modality=_modality(pair, focus, provenance),
         z_deviation=focus.z_deviation if focus else None,
-        figures=figures,
+        metrics=metrics,
         provenance=provenance,
     )
 

@@ -1,4 +1,4 @@
-"""Many images through one predictor: the next is read and the last is written while the networks compute.
+"""Predict many images: the next is read and the last is written while the networks compute.
 
 An image whose outputs were predicted earlier, from the same bytes by the same checkpoints with the same settings, is
 skipped: each output says in its provenance what made it.
@@ -26,7 +26,7 @@ from .predictor import Predictor
 log = logging.getLogger(__name__)
 
 NOT_COMPARED = {"device"}
-"""A GPU's prediction is as good as a CPU's: half a batch may be done on either."""
+"""Provenance that may differ: a batch that was begun on a CPU may be finished on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BatchOptions:
 
 
 class Status(Enum):
-    """What became of a case, in words for the user."""
+    """Result of a case, as the user reads it."""
 
     PREDICTED = "predicted"
     ALREADY_PREDICTED = "already predicted"
@@ -62,7 +62,7 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case.
+    """Result of one case.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""A network on disk: safetensors, never a pickle, with everything that tells what it is in the header.
+"""Checkpoints: safetensors, never a pickle, with typed metadata in the header.
 
 One header entry holds JSON: the format's version, the metadata below, and a sha256 over metadata and tensors,
 so that a changed byte is noticed and a checkpoint cannot be given another origin by hand.

@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, logging, number types of the command line, one sentence for an error.
+"""Conventions of all commands: exit codes, logging, number types of the command line, one sentence for an error.
 
 Imports nothing but the standard library and `UserError`, so that a command can use it before anything slow is loaded.
 """

@@ -1,4 +1,4 @@
-"""Whether an image shows anything at all: networks invent structures where there are none."""
+"""Detect images without contrast: a network would invent structures in them."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Which images of an input folder are predicted, and where their outputs go.
+"""Find the images of an input folder that are predicted, and where their outputs go.
 
 On the Grand Challenge platform these are the images of the input socket. Any other folder is a batch: every image in
 it and below, except fluorescent targets and what this program predicted earlier.
@@ -33,7 +33,7 @@ class Case:
     output : Path
         The output folder.
     original_name : str or None
-        The file's name before the upload, where the platform tells it.
+        The file's name before the upload, where the platform states it.
     """
 
     source: Path
@@ -95,7 +95,7 @@ def discover(input: Path, output: Path) -> list[Case]:
 
 
 def is_prediction(info: ImageInfo) -> bool:
-    """Whether an image was predicted by this program, as its provenance tells."""
+    """Whether an image was predicted by this program, by its provenance."""
     return "checkpoint" in info.provenance
 
 

@@ -1,4 +1,4 @@
-"""Where the commands start: signals are handled before torch and the rest, which take seconds, are imported.
+"""Entry points of the commands: signals are handled before torch and the rest, which take seconds, are imported.
 
 Until then a signal ends the process at once. The first process of a container would otherwise ignore SIGTERM,
 because Linux sends it only signals that it has a handler for.
@@ -18,7 +18,7 @@ from types import FrameType
 from .commands import INTERRUPTED
 
 FINISHING_S = 10.0
-"""For so long further signals are ignored, so that the image being written gets all its outputs."""
+"""Seconds in which further signals are ignored, so that the image being written gets all its outputs."""
 
 _last_interrupt = -math.inf
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Files as wholes: what is written is there whole or not at all, what is read can be told by its hash."""
+"""Atomic writing, output folders, and hashes of files."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ from .errors import UserError
 log = logging.getLogger(__name__)
 
 LEFT_BEHIND_S = 600.0
-"""A temporary file that nobody has written to for so long has no writer any more."""
+"""Age from which a temporary file counts as left behind by a killed process."""
 
 _PREFIX, _SUFFIX = ".write-", ".tmp"  # of temporary files
 

@@ -46,7 +46,7 @@ def original_names(inputs_json: Path, sources: Sequence[Path]) -> dict[Path, str
     Returns
     -------
     dict of Path to str
-        Names of those images that ``inputs.json`` tells.
+        Names of those images that are listed in ``inputs.json``.
 
     Raises
     ------

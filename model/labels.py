@@ -1,4 +1,4 @@
-"""The domain's words, once: how cells were lit, and what is to be seen in them."""
+"""The labels of the field: imaging modalities and organelles."""
 
 from enum import StrEnum
 

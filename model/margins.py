@@ -1,4 +1,4 @@
-"""Empty margins of an image: what registration, stitching or a field stop left without a picture."""
+"""Empty margins of an image, as registration, stitching or a field stop leave them."""
 
 from typing import Any
 

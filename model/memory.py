@@ -1,4 +1,4 @@
-"""What the C library does with memory that is no longer used."""
+"""Tune how the C library handles freed memory."""
 
 import ctypes
 

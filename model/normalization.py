@@ -1,7 +1,7 @@
-"""Grey values in and out: how a 16-bit plane becomes network numbers, and a prediction 16-bit again.
+"""Normalization: from 16-bit grey values to network values, and back.
 
 The paper (section 2.2) scales [0, 65535] to [-1, 1] linearly, both ways. The other settings answer its call
-for other normalisations; which one a network learned with stands in its checkpoint.
+for other normalizations; a checkpoint records which one its network learned with.
 """
 
 from enum import StrEnum

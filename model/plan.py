@@ -1,4 +1,4 @@
-"""What is decided about an image before its pixels are touched: checkpoints, heads, grid, warnings, provenance."""
+"""The plan of a prediction, decided before pixels are processed: checkpoints, heads, grid, warnings, provenance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""In which numbers the networks multiply: float32, or a 16-bit type where the hardware is made for it.
+"""Mixed precision: float32, or a 16-bit type where the hardware supports it.
 
 Sums, the statistics of normalisation, and the last layer stay float32 in each of them.
 """

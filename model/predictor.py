@@ -1,4 +1,4 @@
-"""Array in, four arrays out: the one place where routing, preprocessing, tiles, rotations and networks meet.
+"""Predict the four organelles of one plane: routing, preprocessing, tiles, rotations and networks.
 
     with Predictor.open() as predictor:
         organelles = predictor.predict(image, Modality.BF, pixel_size_um=(0.108, 0.108))
@@ -39,16 +39,16 @@ from .verification import read_verified_metadata
 
 TILE_BATCH = 4
 TILE_BATCH_PX = TILE_BATCH * 512**2
-"""A batch holds at most so many pixels: larger windows in fewer tiles cost no more memory, and no more time."""
+"""Most pixels in a batch: larger tiles come in smaller batches, so that memory stays the same."""
 INTENSITY = "relative, not quantitative"
 BLANK = -1.0  # what is predicted where there is nothing to predict from: black
 
 
 class Predictor:
-    """Predicts all four organelles of single planes; owns its networks, each loaded when first needed.
+    """Predicts all four organelles of single planes; each network is loaded when it is first needed.
 
-    `predict` is `preprocess`, `forward` and `postprocess`, which a batch has three threads for; only
-    `forward` must stay in one. Deterministic: the same image on the same machine gives the same bytes.
+    `predict` is `plan`, `preprocess`, `forward` and `postprocess`; all but `forward` may run in other threads.
+    Deterministic: the same image on the same machine gives the same bytes.
     """
 
     def __init__(self, routing: Routing, device: torch.device, settings: InferenceSettings, rescale: bool) -> None:
@@ -109,7 +109,7 @@ class Predictor:
             self._network(name)
 
     def close(self) -> None:
-        """Let go of the networks and their memory; `predict` raises ValueError from here on."""
+        """Free the networks; `predict` raises ValueError from here on."""
         self._networks.clear()
         self._closed = True
 

@@ -1,4 +1,4 @@
-"""From a camera's plane to what a network sees: pixel grid and normalization, decided once.
+"""Preprocessing: pixel grid and normalization, decided once for prediction and training.
 
 Prediction and training both go through `Preprocessing`, so a network is trained on exactly what it will predict from.
 """

@@ -1,4 +1,4 @@
-"""Kernels in 8 bits a weight, to be stored: every row of a tensor as int8 with a float32 scale of its own.
+"""Quantization for storage: every row of a tensor as int8 with a float32 scale.
 
 A row is what the first axis counts: an output channel of a convolution. Rounding moves a weight by at most 1/254 of
 its row's largest, which no prediction's correlation with the truth shows in the third decimal (docs/training.md).

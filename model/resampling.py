@@ -1,4 +1,4 @@
-"""Change the grid of a plane, so that a network meets the pixel sizes it learned."""
+"""Resample planes to the pixel sizes that a network learned."""
 
 import numpy as np
 import torch

@@ -6,7 +6,7 @@
                 "DIC": {..., "actin": "unetplusplus/actin"}, "unknown": {...}}}
 
 The default follows the paper's final ensemble: one pix2pix a modality, and for actin on DIC, which has no
-label at all, the unified UNet++. "unknown" serves images that nobody can tell the modality of.
+label at all, the unified UNet++. "unknown" is for images of unknown modality.
 """
 
 import json
@@ -27,7 +27,7 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Route:
-    """One organelle's way: the checkpoint's name in the routing, and the head that is asked."""
+    """The route of one organelle: the checkpoint's name in the routing, and its head."""
 
     checkpoint: str
     head: Organelle

@@ -1,4 +1,4 @@
-"""Predict when asked over HTTP, as the Grand Challenge platform does with containers that stay up between cases.
+"""Invoke mode: predict over HTTP, as Grand Challenge does with containers that stay up between cases.
 
 GET /health answers 200 once all networks are loaded. POST /invoke predicts what is in the input folder now: 201, or
 500 with one sentence that says what was wrong, or at once 503 while another case is predicted. Port 4743.
@@ -55,7 +55,7 @@ class Service:
         return Response(HTTPStatus.NOT_FOUND, f"{method} {path}: expected GET /health or POST /invoke")
 
     def run(self) -> NoReturn:
-        """Predict what is asked for until interrupted; `stop` is to be called then."""
+        """Predict case by case until interrupted; call `stop` then."""
         while True:
             invocation = self._waiting.get()
             invocation.set_result(self._predict())

@@ -1,4 +1,4 @@
-"""How thoroughly an image is gone over: the paper's way, and one that is nearly as good for a fraction of the work."""
+"""Settings of inference, and their presets: the paper's, and a fast one that is nearly as good."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,28 @@ from .tiling import MAX_OVERLAP
 from .tta import QUARTER_TURNS
 
 LARGEST_WHOLE = 1024
-"""Side in px of the largest image that is shown to a network whole where that is asked for: memory grows with it."""
+"""Largest side in px of full-image inference; larger images are tiled, since memory grows with the side."""
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How an image is gone over.
+    """How an image is predicted.
 
-    `whole_image` shows a network images of up to LARGEST_WHOLE px at once, not in the windows it learned on.
-    `precision` None is the fastest whose result cannot be told from float32's. ValueError for an overlap
-    outside [0, 0.9] or rotations other than 1, 2, 4.
+    Attributes
+    ----------
+    overlap : float
+        Of neighbouring tiles, as a share of their side, in [0, 0.9].
+    rotations : int
+        Quarter turns that are averaged: 1, 2 or 4.
+    whole_image : bool
+        Whether images of up to `LARGEST_WHOLE` px are predicted without tiles.
+    precision : Precision or None
+        None: the fastest whose result equals float32's to the eye.
+
+    Raises
+    ------
+    ValueError
+        For an overlap or a number of rotations that is not allowed.
     """
 
     overlap: float = 0.8

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_OVERLAP = 0.9
-"""Beyond this the number of tiles, 1 / (1 - overlap)², explodes for no measurable gain."""
+"""Largest overlap: the number of tiles grows with 1 / (1 - overlap)², without measurable gain."""
 
 _SIGMA = 1 / 8
 _FLOOR = 0.03
@@ -36,7 +36,7 @@ class TilePlan:
     def make(cls, shape: tuple[int, int], window: int, overlap: float) -> "TilePlan":
         """Plan windows that reach every edge and overlap by `overlap`, a fraction of the window, or more.
 
-        Windows start at whole pixels, so two neighbours may lie a fraction of a pixel further apart than asked.
+        Windows start at whole pixels, so two neighbours may lie a fraction of a pixel further apart than requested.
 
         An axis shorter than the window is padded on both sides to exactly one window; a longer one is never
         padded: its tiles are spread evenly, so that none nearly repeats its neighbour at the far edge.

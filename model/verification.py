@@ -1,4 +1,4 @@
-"""Check, before anything is predicted, that the checkpoints are those that were routed and can do what is asked."""
+"""Check, before anything is predicted, that the checkpoints are those of the routing and have its heads."""
 
 from .checkpoint import CheckpointMetadata, read_metadata
 from .errors import UserError

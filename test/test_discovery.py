@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -209,17 +208,6 @@ def test_an_output_folder_that_leads_into_the_input_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_files_take_seconds(tmp_path):
-    for study in range(100):
-        folder = tmp_path / f"Study_{study}"
-        folder.mkdir()
-        for number in range(1000):
-            os.close(os.open(folder / f"image_{number}_BF_z0.ome.tiff", os.O_CREAT | os.O_WRONLY))
-    begun = time.process_time()
-    assert len(discover(tmp_path, OUT)) == 100_000
-    assert time.process_time() - begun < 4
-
-
 def test_discovery_resolves_links_alone(tmp_path, monkeypatch):
     for number in range(50):
         put(tmp_path / f"{number:02d}.tif")

@@ -21,7 +21,7 @@ from evaluation import scoring
 from evaluation.focus import FocusTable
 from evaluation.metrics import score
 from evaluation.pairing import find_pairs, natural
-from evaluation.report import PICTURE_SIDE, format_figure, picture
+from evaluation.report import PICTURE_SIDE, format_metric, picture
 from model.errors import UserError
 from model.images import read_image, write_plane
 from model.labels import Organelle
@@ -323,10 +323,10 @@ def test_pictures_have_the_contrast_of_the_metric():
 
 
 def test_numbers_are_written_as_in_the_paper():
-    assert format_figure(0.12345, "PCC") == "0.1235"
-    assert format_figure(-0.5, "PCC") == "−0.5000"
-    assert format_figure(-1e-9, "C_dist") == "0.0000"
-    assert format_figure(229.723, "E_dist") == "229.72"
+    assert format_metric(0.12345, "PCC") == "0.1235"
+    assert format_metric(-0.5, "PCC") == "−0.5000"
+    assert format_metric(-1e-9, "C_dist") == "0.0000"
+    assert format_metric(229.723, "E_dist") == "229.72"
 
 
 def test_images_are_sorted_by_number():

@@ -159,6 +159,16 @@ def test_the_channel_in_every_dimension_order(tmp_path: Path, order: str, first:
     assert inspect(write(tmp_path / "set_1.ome.tif", xml)).channel == channel
 
 
+@pytest.mark.parametrize(("first", "modality"), [(0, None), (1, Modality.DIC), (2, None)])
+def test_the_one_plane_that_is_located_tells_its_channel(tmp_path: Path, first: int, modality: Modality | None) -> None:
+    channels = "".join(map(named, ("DAPI", "DIC", "GFP")))
+    tiff_data = f'<TiffData IFD="0" FirstC="{first}" PlaneCount="1"/>'
+    path = write(tmp_path / "one.tif", ome(image(channels=channels, sizes=(1, 3, 1), tiff_data=tiff_data)))
+    info = inspect(path)
+    assert (info.channel, info.modality) == (("DAPI", "DIC", "GFP")[first], modality)
+    assert not info.warnings
+
+
 @pytest.mark.parametrize("tiff_data", ["<TiffData/>", "", '<TiffData IFD="0" PlaneCount="3"/>', '<TiffData IFD="0"/>'])
 def test_a_channel_that_cannot_be_told_is_unknown(tmp_path: Path, tiff_data: str) -> None:
     """A stack was saved plane by plane, with the XML of the whole stack in each file."""
@@ -283,3 +293,10 @@ def test_entities_are_refused_wherever_the_xml_begins(tmp_path: Path) -> None:
 def test_units_of_no_length() -> None:
     for unit in ("", "pixel", "px", "s", "metersquare"):
         assert um_per_unit(unit) is None
+
+
+@pytest.mark.parametrize("px", ["-0.1", "-100"])
+def test_a_negative_size_is_warned_of(tmp_path: Path, px: str) -> None:
+    info = inspect(write(tmp_path / "one.tif", ome(image(px=px))))
+    assert info.pixel_size_um is None and info.modality is Modality.BF
+    assert info.warnings == (f"its pixel size of {px} µm x {px} µm is not one of a light microscope and is ignored",)

@@ -1,4 +1,4 @@
-"""What an image file claims to hold, checked before memory is asked for."""
+"""Limits on the size that an image file states, checked before memory is allocated."""
 
 from pathlib import Path
 from typing import NoReturn

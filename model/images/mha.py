@@ -1,4 +1,4 @@
-"""MetaImage (.mha), the other format that the platform hands over; read by SimpleITK."""
+"""Read MetaImage (.mha), the platform's other format, by SimpleITK."""
 
 import re
 import zlib

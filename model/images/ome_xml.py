@@ -1,4 +1,4 @@
-"""What an OME-XML says about one plane of one file: pixel size, channel, modality; and our own provenance.
+"""Read what an OME-XML says about one plane of one file: pixel size, channel, modality; and our own provenance.
 
 Read attribute by attribute with the standard library's parser: one invalid value costs no other. A data set of many
 files repeats one XML in each of them, so the Image that means *this* plane is found by its TiffData (UUID, file name,
@@ -226,7 +226,7 @@ class _Image:
     ) -> tuple[str | None, str | None]:
         """Name and contrast method of the plane's channel; None where the XML does not tell which one it is."""
         here = [data for data in self.tiff_data if data.names_file(where, file_uuid)]
-        promised = sum(self._count(data) for data in here) if len(here) < len(self.tiff_data) else self.planes
+        promised = sum(self._count(data) for data in here) if self.tiff_data else self.planes
         if promised > where.planes:
             warnings.append("its OME-XML describes more planes than the one it holds")
         number = 0
@@ -273,14 +273,18 @@ def _pixel_size(attributes: tuple[str | None, ...], warnings: list[str]) -> tupl
             return None, True
         factor = um_per_unit(unit or "µm")
         sizes.append((value, factor))
+    stated = " x ".join(f"{text} {unit or 'µm'}" for text, unit in ((y_text, y_unit), (x_text, x_unit)))
+    ignored = f"its pixel size of {stated} is not one of a light microscope and is ignored"
+    if any(value is not None and value < 0 for value, _ in sizes):
+        warnings.append(ignored)
+        return None, True
     if not all(value is not None and value > 0 for value, _ in sizes):
         # A size of zero means "unknown" to some writers; one axis alone does not tell the other.
         return None, any(value is not None and value > 0 for value, _ in sizes)
     values_um = [value * factor for value, factor in sizes if value is not None and factor is not None]
     size = plausible_pixel_size((values_um[0], values_um[1])) if len(values_um) == 2 else None
     if size is None:
-        stated = " x ".join(f"{text} {unit or 'µm'}" for text, unit in ((y_text, y_unit), (x_text, x_unit)))
-        warnings.append(f"its pixel size of {stated} is not one of a light microscope and is ignored")
+        warnings.append(ignored)
     return size, True
 
 

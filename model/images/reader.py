@@ -1,4 +1,4 @@
-"""One image file in, one plane of grey values out: the only reader, for prediction, training and evaluation."""
+"""Read one plane from an image file: the only reader, for prediction, training and evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

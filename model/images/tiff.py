@@ -1,4 +1,4 @@
-"""The one plane of a TIFF, its header's claims checked before anything is decoded.
+"""Read the one plane of a TIFF; its tags are checked before anything is decoded.
 
 Reading goes by the TIFF's directories, not by tifffile's OME series: those follow the XML to other files of a
 data set, and an XML that promises more than the file holds would decide over its pixels.

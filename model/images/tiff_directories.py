@@ -1,4 +1,4 @@
-"""Which directory of a TIFF holds the image: not a thumbnail, not a reduced level, and only one plane.
+"""Find the directory of a TIFF that holds the image: no thumbnail, no reduced level, and only one plane.
 
 Looks at tags alone. tifffile reads the directories; what it would pass over in silence, as a chain that leads beyond
 the end of the file, is checked here.
@@ -124,7 +124,7 @@ def _check_values(path: Path, header: Any, entries: bytes, file_bytes: int) -> N
     for _, kind, count, stored in struct.iter_unpack(entry, entries):
         value_bytes = count * struct.calcsize(tifffile.TIFF.DATA_FORMATS.get(kind, ""))
         if value_bytes <= header.tagoffsetthreshold:
-            continue  # it stands in the directory itself
+            continue  # its value is in the directory itself
         if struct.unpack(header.offsetformat, stored)[0] + value_bytes > file_bytes:
             refuse(path, "a truncated TIFF")
 

@@ -1,4 +1,4 @@
-"""Units of length as OME-XML, ImageJ and people write them, and the pixel sizes a light microscope can have."""
+"""Units of length in their spellings, and the range of pixel sizes of a light microscope."""
 
 import html
 import math

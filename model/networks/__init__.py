@@ -1,1 +1,1 @@
-"""The networks: what they are made of, and how to build one from its description."""
+"""The networks, and how to build one from its architecture."""

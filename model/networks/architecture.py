@@ -1,4 +1,4 @@
-"""What a network is made of, as data: written into every checkpoint, and enough to build it again."""
+"""The architecture of a network, as data: recorded in every checkpoint, and enough to build the network."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields

@@ -1,4 +1,4 @@
-"""From an architecture to the network it describes."""
+"""Build the network of an architecture."""
 
 from .architecture import Architecture, NetworkName
 from .generator import ResnetGenerator

@@ -46,7 +46,7 @@ class DynamicConv2d(nn.Module):
         # One row a kernel: its bias first, then its k x k weights.
         parameters = self.controller(modality_code_B3).view(samples * self.out_channels, -1)
         weight = parameters[:, 1:].reshape(-1, 1, self.kernel_size, self.kernel_size)
-        # Samples become groups, so that each meets its own kernels in a single convolution.
+        # Samples become groups, so that a single convolution applies each sample's own kernels.
         channels_1BYX = reflect(x_B1YX, self.kernel_size // 2).transpose(0, 1)
         planes = F.conv2d(channels_1BYX, weight, parameters[:, 0], groups=samples)
         return planes.view(samples, self.out_channels, *x_B1YX.shape[-2:])

@@ -108,7 +108,7 @@ class ResnetGenerator(nn.Module):
     ) -> Tensor:
         """Predict (B, O, Y, X) in [-1, 1], channels in the order of `organelles` (all, unless named).
 
-        Only the decoders asked for are computed; where `labelled_BO` (bool) is given, only for the samples in which it
+        Only the requested decoders are computed; where `labelled_BO` (bool) is given, only for the samples in which it
         holds: the others' predictions are zero. Y and X are multiples of `stride`. Raises ValueError for another shape,
         an organelle without decoder, or a dynamic network without modality code.
         """

@@ -1,4 +1,4 @@
-"""The small parts that both networks are made of, and the checks both make of what they are given.
+"""Layers of both networks, and checks of their inputs.
 
 Shape suffixes: B samples, C channels, Y rows, X columns.
 """
@@ -112,10 +112,10 @@ def check_plane(x_B1YX: Tensor, stride: int) -> None:
         raise ValueError(f"input of {tuple(sides)} pixels, {expected}")
 
 
-def select_heads(asked: Sequence[Organelle] | None, there: Sequence[Organelle]) -> list[str]:
-    """Names of the heads to compute, in the order asked for; ValueError for none or an unknown one."""
-    organelles = there if asked is None else asked
-    missing = [str(organelle) for organelle in organelles if organelle not in there]
+def select_heads(requested: Sequence[Organelle] | None, available: Sequence[Organelle]) -> list[str]:
+    """Names of the heads to compute, in the requested order; ValueError for none or an unknown one."""
+    organelles = available if requested is None else requested
+    missing = [str(organelle) for organelle in organelles if organelle not in available]
     if missing or not organelles:
-        raise ValueError(f"asked for {missing or 'no organelle'}, expected some of {[str(o) for o in there]}")
+        raise ValueError(f"found {missing or 'no organelle'}, expected some of {[str(o) for o in available]}")
     return [str(organelle) for organelle in organelles]

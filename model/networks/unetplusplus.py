@@ -1,4 +1,4 @@
-"""The UNet++ that one network for all modalities is built on (paper, section 2.4).
+"""The UNet++ of the unified networks (paper, section 2.4).
 
 After Zhou et al., "UNet++" (IEEE TMI 39(6), 2020): between encoder and output stands a triangle of nodes;
 a node sees all nodes before it on its level, and the upsampled one below. No deep supervision, no adversary.
@@ -85,7 +85,7 @@ class UNetPlusPlus(nn.Module):
     ) -> Tensor:
         """Predict (B, O, Y, X) in [-1, 1], channels in the order of `organelles` (all, unless named).
 
-        Only the heads asked for are computed; for every sample, since a 1x1 head costs nothing: `labelled_BO`, an
+        Only the requested heads are computed; for every sample, since a 1x1 head costs nothing: `labelled_BO`, an
         argument of every network, changes nothing. Y and X are multiples of `stride`. Raises ValueError for
         another shape, an organelle without head, or a dynamic network without modality code.
         """
