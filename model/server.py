@@ -24,6 +24,8 @@ from .memory import tune_malloc
 from .predictor import Predictor
 
 PORT = 4743
+WAITING_S = 0.5
+"""Longest wait for a case without a look at signals: one that arrives just before a wait does not end it."""
 SENDING_S = 2.0
 """How long the end of the process waits for the last response to be sent."""
 
@@ -57,7 +59,10 @@ class Service:
     def run(self) -> NoReturn:
         """Predict case by case until interrupted; call `stop` then."""
         while True:
-            invocation = self._waiting.get()
+            try:
+                invocation = self._waiting.get(timeout=WAITING_S)
+            except queue.Empty:
+                continue
             invocation.set_result(self._predict())
 
     def stop(self) -> bool:
