@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import unquote
@@ -18,8 +18,9 @@ class HostileServer(ThreadingHTTPServer):
     """Serves `files` by path; the faults of a path come one a request, then it behaves.
 
     Faults: ``drop`` and ``reset`` after half of the body, ``close`` before the answer, ``slow`` first byte, ``long``
-    and ``short`` Content-Length, ``ignore-range``, ``other-range``, ``changed`` since, ``416``; a number with or
-    without ``Retry-After`` (``503``, ``429 7``) is that status. `sent` counts the bytes of bodies.
+    and ``short`` Content-Length, ``ignore-range``, ``other-range``, ``changed`` since, ``chunked`` and ``chunked-drop``
+    without Content-Length; a number with or without ``Retry-After`` (``503``, ``429 7``) is that status. Half of a body
+    is sent `pace_s` before the rest. `sent` counts the bytes of bodies, those of a client that hangs up included.
     """
 
     daemon_threads = True
@@ -32,6 +33,7 @@ class HostileServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.sent: dict[str, int] = defaultdict(int)
         self.pace_s = 0.0
+        self.on_request: Callable[[], object] = lambda: None
         self.lock = threading.Lock()
 
     @property
@@ -64,7 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.requests.append((path, wanted))
             queue = self.server.faults[path]
             fault = queue.pop(0) if queue else ""
-        time.sleep(self.server.pace_s + SLOW_S * (fault == "slow"))
+        self.server.on_request()
+        time.sleep(SLOW_S * (fault == "slow"))
         if fault == "close":
             self.close_connection = True
         elif fault[:1].isdigit():
@@ -85,22 +88,28 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "changed":
             headers["Last-Modified"] = "Fri, 01 Jan 2100 00:00:00 GMT"
         announced = len(body) + {"long": 100, "short": -7}.get(fault, 0)
-        self._head(206 if start else 200, announced, headers)
-        if fault in ("drop", "reset"):
+        chunked = fault.startswith("chunked")
+        self._head(206 if start else 200, None if chunked else announced, headers)
+        if fault in ("drop", "reset", "chunked-drop"):
             body = body[: len(body) // 2]
         body = body[:announced]
         with self.server.lock:
-            self.server.sent[path] += len(body)  # whether the client reads it or hangs up
-        self.wfile.write(body)
-        if fault in ("drop", "reset", "long"):
+            self.server.sent[path] += len(body)
+        if chunked:
+            end = b"\r\n" if fault == "chunked-drop" else b"\r\n0\r\n\r\n"
+            body = f"{len(body):x}\r\n".encode() + body + end
+        for half in (body[: len(body) // 2], body[len(body) // 2 :]):
+            self.wfile.write(half)
+            time.sleep(self.server.pace_s)
+        if fault in ("drop", "reset", "long", "chunked-drop"):
             self.close_connection = True
         if fault == "reset":  # no orderly end: what the client has not read yet may be lost
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
-    def _head(self, status: int, length: int, headers: Mapping[str, str]) -> None:
+    def _head(self, status: int, length: int | None, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(length))
+        self.send_header(*(("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

@@ -42,6 +42,7 @@ def fetch(server: HostileServer, path: Path, size: int | None = len(CONTENT), re
         (["drop", "503", "close"], [0, 1 / 2, 1 / 2, 1 / 2], 1),
         (["long", "long"], [0, 0, 0], 3),  # what is sent is hung up on, not read
         (["drop", "short"], [0, 1 / 2, 1 / 2], 1.5),
+        (["chunked-drop", "chunked"], [0, 1 / 2], 1),
         (["drop", "ignore-range"], [0, 1 / 2], 1.5),
         (["drop", "other-range"], [0, 1 / 2, 0], 2),
         (["drop", "changed"], [0, 1 / 2, 0], 2),
@@ -90,9 +91,11 @@ def test_a_part_that_is_older_than_the_file_is_not_continued(tmp_path: Path, ser
 
 def test_a_file_of_unknown_size_starts_anew(tmp_path: Path, server: HostileServer) -> None:
     partial_path(tmp_path / "a.tiff").write_bytes(b"left")
-    server.faults[NAME] = ["drop", "503"]
-    fetch(server, tmp_path / "a.tiff", size=None)
-    assert (tmp_path / "a.tiff").read_bytes() == CONTENT
+    for faults in (["drop", "503"], ["chunked-drop", "chunked"]):
+        server.faults[NAME] = faults
+        fetch(server, tmp_path / "a.tiff", size=None)
+        assert (tmp_path / "a.tiff").read_bytes() == CONTENT
+    assert set(server.asked(NAME)) == {None}
 
 
 def waits_after(server: HostileServer, path: Path, faults: list[str], **changes: float) -> list[float]:

@@ -126,7 +126,7 @@ def _download(choice: Choice, options: argparse.Namespace, retry: Retry) -> int:
         tqdm.format_interval(time.monotonic() - begun),
     )
     if outcome.fetched < len(missing):
-        log.error("%d files are not there: the same command tries them again.", len(missing) - outcome.fetched)
+        log.error("Not there: %d. The same command tries them again.", len(missing) - outcome.fetched)
     return DONE if outcome.fetched == len(missing) and not absent else SOME_FAILED
 
 
@@ -160,9 +160,9 @@ def _plan(lists: FileLists, choice: Choice, output: Path) -> list[ListedFile]:
         title = f"Study_{study}"
         log.info("%-8s  %-7s  %6d files  %s", title, " ".join(modalities), len(files), _bytes(_size(files)))
     if lists.duplicates:
-        log.info("%d listed twice, fetched once, such as %s.", len(lists.duplicates), lists.duplicates[0])
+        log.info("Listed twice, fetched once: %d, such as %s.", len(lists.duplicates), lists.duplicates[0])
     if lists.others:
-        log.info("%d listed that are no images of the challenge, such as %s.", len(lists.others), lists.others[0])
+        log.info("Listed, but no images of the challenge: %d, such as %s.", len(lists.others), lists.others[0])
     missing, replaced = [], []
     for file in wanted:
         path = output / file.local

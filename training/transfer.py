@@ -111,8 +111,6 @@ class Client:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = partial_path(path)
-        if size is None:
-            part.unlink(missing_ok=True)
         while True:
             try:
                 self._attempt(url, part, size)
@@ -135,7 +133,7 @@ class Client:
         have = part.stat().st_size if part.exists() else 0
         if have and have == size:
             return
-        if size is not None and have > size:
+        if size is None or have > size:
             have = 0
         with self._get(url, have) as response:
             position = _first_byte(response, part, have, size)
