@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
@@ -50,25 +49,6 @@ checksums: each file has the size that the archive's list and the server state. 
 """
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """What became of the files that were missing.
-
-    Attributes
-    ----------
-    fetched : int
-        Number of files.
-    size : int
-        Of the fetched files, in bytes.
-    failed : int
-        Number of files that were tried in vain.
-    """
-
-    fetched: int = 0
-    size: int = 0
-    failed: int = 0
 
 
 def main(arguments: Sequence[str] | None = None, retry: Retry = RETRY) -> int:
@@ -116,18 +96,18 @@ def _download(choice: Choice, options: argparse.Namespace, retry: Retry) -> int:
     _require_space(options.output, missing)
     client.received, begun = 0, time.monotonic()
     jobs = {f"{options.url}/{quote(file.path)}": file for file in missing}
-    outcome = _fetch_all(client, jobs, options.output, options.workers, retry, stopped)
+    fetched = _fetch_all(client, jobs, options.output, options.workers, retry, stopped)
     log.info(
         "Fetched %d of %d files, %s of images, %s received, in %s.",
-        outcome.fetched,
+        len(fetched),
         len(missing),
-        _bytes(outcome.size),
+        _bytes(_size(fetched)),
         _bytes(client.received),
         tqdm.format_interval(time.monotonic() - begun),
     )
-    if outcome.fetched < len(missing):
-        log.error("Not there: %d. The same command tries them again.", len(missing) - outcome.fetched)
-    return DONE if outcome.fetched == len(missing) and not absent else SOME_FAILED
+    if len(fetched) < len(missing):
+        log.error("Not there: %d. The same command tries them again.", len(missing) - len(fetched))
+    return DONE if len(fetched) == len(missing) and not absent else SOME_FAILED
 
 
 def _read_lists(client: Client, url: str, output: Path, studies: Collection[int], retry: Retry) -> FileLists:
@@ -195,9 +175,9 @@ def _fetch_all(
     workers: int,
     retry: Retry,
     stopped: threading.Event,
-) -> Outcome:
-    """Fetch files by their addresses; ends before all are tried where the disk, the network or the server fails."""
-    outcome, without_answer = Outcome(), 0
+) -> list[ListedFile]:
+    """Fetch files by their addresses, as long as disk, network and server allow it; returns those that arrived."""
+    failed = without_answer = 0
     pool = ThreadPoolExecutor(workers)
     bar = tqdm(total=_size(jobs.values()), unit="B", unit_scale=True, file=sys.stdout, disable=None)
     try:
@@ -209,8 +189,8 @@ def _fetch_all(
             try:
                 future.result()
             except TransferError as error:
-                outcome.failed += 1
-                if outcome.failed <= MOST_LISTED:
+                failed += 1
+                if failed <= MOST_LISTED:
                     log.warning(one_sentence(error))
                 without_answer = 0 if isinstance(error, RefusedError) else without_answer + 1
                 if without_answer == FAILURES_IN_A_ROW:
@@ -220,13 +200,13 @@ def _fetch_all(
                 log.error("%s: it cannot be written (%s).", output / file.local, error.strerror or error)
                 break
             else:
-                outcome.fetched, outcome.size, without_answer = outcome.fetched + 1, outcome.size + file.size, 0
+                without_answer = 0
                 bar.update(file.size)
     finally:
         stopped.set()
         pool.shutdown(wait=not isinstance(sys.exc_info()[1], KeyboardInterrupt), cancel_futures=True)
         bar.close()
-    return outcome
+    return [file for future, file in futures.items() if not future.cancelled() and future.exception() is None]
 
 
 def _warn(names: Sequence[str], message: str) -> None:
