@@ -18,9 +18,10 @@ class HostileServer(ThreadingHTTPServer):
     """Serves `files` by path; the faults of a path come one a request, then it behaves.
 
     Faults: ``drop`` and ``reset`` after half of the body, ``close`` before the answer, ``slow`` first byte, ``long``
-    and ``short`` Content-Length, ``ignore-range``, ``other-range``, ``changed`` since, ``chunked`` and ``chunked-drop``
-    without Content-Length; a number with or without ``Retry-After`` (``503``, ``429 7``) is that status. Half of a body
-    is sent `pace_s` before the rest. `sent` counts the bytes of bodies, those of a client that hangs up included.
+    and ``short`` Content-Length, ``ignore-range``, ``other-range``, ``changed`` since; ``chunked``, ``chunked-drop``
+    and ``bare-drop`` without Content-Length; a number with or without ``Retry-After`` (``503``, ``429 7``) is that
+    status. Half of a body is sent `pace_s` before the rest. `sent` counts the bytes of bodies, those of a client that
+    hangs up included.
     """
 
     daemon_threads = True
@@ -89,8 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Last-Modified"] = "Fri, 01 Jan 2100 00:00:00 GMT"
         announced = len(body) + {"long": 100, "short": -7}.get(fault, 0)
         chunked = fault.startswith("chunked")
-        self._head(206 if start else 200, None if chunked else announced, headers)
-        if fault in ("drop", "reset", "chunked-drop"):
+        if chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        self._head(206 if start else 200, None if chunked or fault == "bare-drop" else announced, headers)
+        if fault in ("drop", "reset", "chunked-drop", "bare-drop"):
             body = body[: len(body) // 2]
         body = body[:announced]
         with self.server.lock:
@@ -101,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         for half in (body[: len(body) // 2], body[len(body) // 2 :]):
             self.wfile.write(half)
             time.sleep(self.server.pace_s)
-        if fault in ("drop", "reset", "long", "chunked-drop"):
+        if fault in ("drop", "reset", "long", "chunked-drop", "bare-drop"):
             self.close_connection = True
         if fault == "reset":  # no orderly end: what the client has not read yet may be lost
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -109,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, length: int | None, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        self.send_header(*(("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))))
+        if length is not None:
+            self.send_header("Content-Length", str(length))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

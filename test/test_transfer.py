@@ -43,6 +43,7 @@ def fetch(server: HostileServer, path: Path, size: int | None = len(CONTENT), re
         (["long", "long"], [0, 0, 0], 3),  # what is sent is hung up on, not read
         (["drop", "short"], [0, 1 / 2, 1 / 2], 1.5),
         (["chunked-drop", "chunked"], [0, 1 / 2], 1),
+        (["bare-drop"], [0, 1 / 2], 1),
         (["drop", "ignore-range"], [0, 1 / 2], 1.5),
         (["drop", "other-range"], [0, 1 / 2, 0], 2),
         (["drop", "changed"], [0, 1 / 2, 0], 2),
@@ -142,6 +143,13 @@ def test_what_does_not_get_better_is_one_sentence(
     assert str(caught.value).startswith(f"{server.url}/Study_1/a%20file.tiff: {message}")
     assert type(caught.value) is error and len(server.requests) == len(faults)
     assert not (tmp_path / "a.tiff").exists()
+
+
+def test_more_bytes_than_are_listed_are_not_fetched(tmp_path: Path, server: HostileServer) -> None:
+    server.faults[NAME] = ["chunked"] * 3
+    with pytest.raises(RefusedError, match=r"found more than 99 bytes, expected 99 by the archive's list\."):
+        fetch(server, tmp_path / "a.tiff", size=99)
+    assert not (tmp_path / "a.tiff").exists() and len(server.requests) == 3
 
 
 def test_a_file_that_is_there_stays_until_the_new_one_is_whole(tmp_path: Path, server: HostileServer) -> None:
