@@ -143,6 +143,7 @@ class Client:
                     self._count(len(piece))
                     position += len(piece)
                     if size is not None and position > size:
+                        file.truncate(0)  # another file
                         raise _WrongLengthError(f"found more than {size} bytes, expected {size} by the archive's list")
                     file.write(piece)
                     if self._wait(0):
