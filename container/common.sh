@@ -12,7 +12,8 @@ RESTRICTIONS=(
 
 say() { printf '%s\n' "$*"; }
 
-complain() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+exec 3>&2 # a trap may run while stderr of a command is written to a file
+complain() { printf '%s: %s\n' "${0##*/}" "$*" >&3; }
 
 fail() {
   complain "$*"
