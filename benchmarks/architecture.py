@@ -7,6 +7,7 @@ Boxes list a package's modules; an arrow leads from a package to one that it imp
 
 import argparse
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,9 @@ def imported_modules(path: Path) -> Iterator[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # commands import late, by name
+            if re.fullmatch(r"\w+\.\w+", node.value) and (ROOT / f"{node.value.replace('.', '/')}.py").is_file():
+                yield node.value
 
 
 def import_graph() -> tuple[dict[str, list[str]], set[tuple[str, str]]]:
