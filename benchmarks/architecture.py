@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import matplotlib
 
@@ -49,9 +50,13 @@ def imported_modules(path: Path) -> Iterator[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             yield from (f"{module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # commands import late, by name
-            if re.fullmatch(r"\w+\.\w+", node.value) and (ROOT / f"{node.value.replace('.', '/')}.py").is_file():
-                yield node.value
+        elif isinstance(node, ast.Constant) and _is_module(node.value):  # commands import late, by name
+            yield node.value
+
+
+def _is_module(value: object) -> TypeGuard[str]:
+    is_name = isinstance(value, str) and re.fullmatch(r"\w+\.\w+", value) is not None
+    return is_name and (ROOT / f"{str(value).replace('.', '/')}.py").is_file()
 
 
 def import_graph() -> tuple[dict[str, list[str]], set[tuple[str, str]]]:
