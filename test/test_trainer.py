@@ -19,6 +19,8 @@ from model import checkpoint
 from model.commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED
 from model.images import write_plane
 from model.labels import Modality, Organelle
+from model.normalization import InputNormalization
+from model.preprocessing import Preprocessing
 from training.check import check
 from training.command_line import main
 from training.config import Schedule
@@ -26,7 +28,7 @@ from training.data import origin
 from training.index import Index
 from training.pix2pix_module import Pix2PixModule
 from training.scan import scan
-from training.validation import choose_planes
+from training.validation import choose_planes, large_enough
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = shlex.split(
@@ -377,6 +379,18 @@ def test_validation_takes_turns_so_that_rare_labels_are_scored(data: Path) -> No
     assert len({(f.name, z) for f, z in chosen}) == 6
     assert {f.modality for f, _ in chosen} == set(Modality)
     assert len(choose_planes(fields, 999, seed=0)) == 18 and choose_planes((), 5, seed=0) == []
+
+
+def test_planes_too_small_to_be_scored_are_left_out_by_name(
+    data: Path,
+) -> None:
+    fields = scan([data]).fields
+    preprocessing = Preprocessing(InputNormalization.LINEAR, (0.5, 0.5))  # 48 x 40 px of 0.1 x 0.11 µm: 10 x 9 px
+    kept, skipped = large_enough(fields, preprocessing, stride=4)
+    assert kept == fields and not skipped
+    kept, skipped = large_enough(fields, preprocessing, stride=16)
+    assert not kept and len(skipped) == sum(len(field.planes) for field in fields)
+    assert skipped[0].reason == "is (10, 9) pixels on the network's grid, expected at least 32 a side to be scored"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
