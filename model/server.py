@@ -27,6 +27,9 @@ PORT = 4743
 SENDING_S = 2.0
 """How long the end of the process waits for the last response to be sent."""
 
+WAKE_UP_S = 0.5
+"""How often an idle server looks for signals: one that arrives just before it waits does not end the wait."""
+
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +60,10 @@ class Service:
     def run(self) -> NoReturn:
         """Predict case by case until interrupted; call `stop` then."""
         while True:
-            invocation = self._waiting.get()
+            try:
+                invocation = self._waiting.get(timeout=WAKE_UP_S)
+            except queue.Empty:
+                continue
             invocation.set_result(self._predict())
 
     def stop(self) -> bool:
