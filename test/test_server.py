@@ -36,11 +36,9 @@ def ask(port: int, method: str, path: str, timeout_s: float = 60) -> tuple[int, 
         return response.status, response.read().decode().rstrip("\n")
 
 
-def health_s(port: int) -> float:
-    """Seconds until /health answers 200."""
-    begun = time.monotonic()
-    assert ask(port, "GET", "/health", timeout_s=10)[0] == 200
-    return time.monotonic() - begun
+def health(port: int) -> int:
+    """Status of /health, which the platform waits 10 s for."""
+    return ask(port, "GET", "/health", timeout_s=10)[0]
 
 
 def free_port() -> int:
@@ -203,12 +201,11 @@ class Served:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process, self.port = process, port
 
-    def stop(self, number: signal.Signals) -> tuple[int, str, float]:
-        """Exit code, stderr, and seconds until the process has ended."""
-        begun = time.monotonic()
+    def stop(self, number: signal.Signals) -> tuple[int, str]:
+        """Exit code and stderr of the process, which Docker waits 10 s for."""
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, errors, time.monotonic() - begun
+        _, errors = self.process.communicate(timeout=10)
+        return self.process.returncode, errors
 
 
 @contextmanager
@@ -224,7 +221,7 @@ def serving(folder: Path, resources: Path, *options: str, change: str = "") -> I
         deadline = time.monotonic() + 60
         while True:
             try:
-                health_s(port)
+                health(port)
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -240,8 +237,7 @@ def test_a_case_and_the_end_of_an_idle_server(tmp_path: Path, resources: Path) -
     with serving(tmp_path, resources, "--overlap", "0", "--rotations", "1") as served:
         assert ask(served.port, "POST", "/invoke") == (201, "1 image predicted")
         assert written(tmp_path) == expected("a.tiff")
-        code, errors, seconds = served.stop(signal.SIGTERM)
-    assert (code, errors) == (0, "") and seconds < 3
+        assert served.stop(signal.SIGTERM) == (0, "")
 
 
 def test_a_signal_that_does_not_wake_the_idle_main_thread_ends_it_all_the_same(tmp_path: Path, resources: Path) -> None:
@@ -272,10 +268,10 @@ def test_a_signal_in_the_middle_of_a_case_is_answered_and_leaves_nothing(
         # Two more, and health at once all the while
         for _ in range(2):
             assert ask(served.port, "POST", "/invoke", timeout_s=2)[0] == 503
-            assert health_s(served.port) < 1
-        code, errors, seconds = served.stop(number)
+            assert health(served.port) == 200
+        code, errors = served.stop(number)
         status, sentence = answer.result(timeout=5)
-    assert code == 130 and seconds < 3
+    assert code == 130
     assert errors == "Interrupted. The case that was being predicted has been answered with an error.\n"
     assert (status, sentence) == (500, "interrupted: the server was stopped before the case was predicted")
     assert written(tmp_path) == []
@@ -291,8 +287,8 @@ def test_health_is_answered_while_a_case_is_predicted_and_clients_are_slow(tmp_p
         for connection in slow:
             connection.send(b"POST /invoke HTTP/1.1\r\n")
         time.sleep(0.5)
-        assert max(health_s(served.port) for _ in range(5)) < 1
-        code, errors, _ = served.stop(signal.SIGTERM)
+        assert {health(served.port) for _ in range(5)} == {200}
+        code, errors = served.stop(signal.SIGTERM)
         assert (code, answer.result(timeout=5)[0]) == (130, 500)
         assert len(errors.splitlines()) == 1
         for connection in slow:
