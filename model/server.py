@@ -24,10 +24,11 @@ from .memory import tune_malloc
 from .predictor import Predictor
 
 PORT = 4743
-WAITING_S = 0.5
-"""Longest wait for a case without a look at signals: one that arrives just before a wait does not end it."""
 SENDING_S = 2.0
 """How long the end of the process waits for the last response to be sent."""
+
+WAKE_UP_S = 0.5
+"""How often an idle server looks for signals: one that arrives just before it waits does not end the wait."""
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Service:
         """Predict case by case until interrupted; call `stop` then."""
         while True:
             try:
-                invocation = self._waiting.get(timeout=WAITING_S)
+                invocation = self._waiting.get(timeout=WAKE_UP_S)
             except queue.Empty:
                 continue
             invocation.set_result(self._predict())

@@ -1,29 +1,25 @@
 """The platform's invoke mode: what is answered to whom and when, and that nothing takes the server down."""
 
 import http.client
-import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_inference import FAST, ROOT, expected, write_image
 
-from model import http_server, server
 from model import predictor as predictor_module
+from model import server
 from model.command_line import parse
 from model.commands import log_to_standard_streams
-from model.http_server import HttpServer, Response
 from model.images import write_plane
 from model.predictor import Predictor
 from model.server import Service
@@ -40,11 +36,9 @@ def ask(port: int, method: str, path: str, timeout_s: float = 60) -> tuple[int, 
         return response.status, response.read().decode().rstrip("\n")
 
 
-def health_s(port: int) -> float:
-    """Seconds until /health answers 200."""
-    begun = time.monotonic()
-    assert ask(port, "GET", "/health", timeout_s=10)[0] == 200
-    return time.monotonic() - begun
+def health(port: int) -> int:
+    """Status of /health, which the platform waits 10 s for."""
+    return ask(port, "GET", "/health", timeout_s=10)[0]
 
 
 def free_port() -> int:
@@ -177,89 +171,7 @@ def test_one_case_at_a_time_and_a_stop_answers_it(
     go_on.set()
 
 
-# Connections
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    """Of a server that answers everything at once."""
-    with HttpServer(0, lambda method, path: Response(HTTPStatus.OK, f"{method} {path} µ\udcff")) as running:
-        running.listen()
-        yield running.server_port
-        running.shutdown()
-
-
-def test_requests_are_answered_by_method_and_path(port: int, capfd: pytest.CaptureFixture[str]) -> None:
-    assert ask(port, "GET", "/health?verbose=1") == (200, "GET /health µ\\xff")
-    assert ask(port, "HEAD", "/health") == (200, "")
-    assert ask(port, "POST", "/invoke") == (200, "POST /invoke µ\\xff")
-    assert ask(port, "BREW", "/coffee")[0] == 501
-    assert capfd.readouterr() == ("", "")
-
-
-def test_slow_clients_do_not_keep_a_quick_one_out(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(http_server.CONNECTIONS + 40)]
-    for number, connection in enumerate(slow):
-        request = (b"", b"GET /hea", b"POST /invoke HTTP/1.1\r\nContent-Length: 9\r\n\r\nbod")[number % 3]
-        with suppress(OSError):  # dropped already
-            connection.sendall(request)
-    assert health_s(port) < 2
-    assert health_s(port) < 1
-    assert threading.active_count() < http_server.CONNECTIONS + 20
-    for connection in slow:
-        connection.close()
-
-
-def test_many_quick_clients_are_all_answered(port: int) -> None:
-    with ThreadPoolExecutor(150) as clients:
-        assert set(clients.map(lambda _: ask(port, "GET", "/health")[0], range(300))) == {200}
-
-
-def test_a_silent_client_is_dropped(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server._Handler, "timeout", 0.2)
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as silent:
-        silent.sendall(b"POST /invoke HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
-        assert silent.recv(100) == b""
-
-
-def test_a_moderate_body_is_ignored_and_needs_no_temporary_file(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-        connection.request("POST", "/invoke", body=b"x" * 1_000_000, headers={"Expect": "100-continue"})
-        assert connection.getresponse().status == 200
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"Content-Length": str(10**12)}, 413),
-        ({"Content-Length": str(http_server.LARGEST_BODY + 1)}, 413),
-        ({"Content-Length": "9" * 5000}, 400),
-        ({"Content-Length": "-1"}, 400),
-        ({"Content-Length": "many"}, 400),
-        ({"Transfer-Encoding": "chunked"}, 411),
-    ],
-)
-def test_other_bodies_are_refused_in_a_sentence_that_arrives(port: int, headers: dict[str, str], status: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        client.sendall(f"POST /invoke HTTP/1.1\r\n{lines}\r\n".encode() + b"x" * 5_000_000)
-        client.shutdown(socket.SHUT_WR)
-        response = http.client.HTTPResponse(client)
-        response.begin()
-        assert response.status == status
-        assert re.fullmatch(r"found [^\n]+, expected [^\n]+\n", response.read().decode())
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [b"\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 70_000 + b"\r\n"],
-)
-def test_nonsense_is_harmless(port: int, nonsense: bytes, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(nonsense)
-    assert health_s(port) < 1
-    assert capfd.readouterr() == ("", "")
+# Start
 
 
 def test_a_port_in_use_is_known_before_networks_are_loaded(
@@ -289,26 +201,27 @@ class Served:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process, self.port = process, port
 
-    def stop(self, number: signal.Signals) -> tuple[int, str, float]:
-        """Exit code, stderr, and seconds until the process has ended."""
-        begun = time.monotonic()
+    def stop(self, number: signal.Signals) -> tuple[int, str]:
+        """Exit code and stderr of the process, which Docker waits 10 s for."""
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, errors, time.monotonic() - begun
+        _, errors = self.process.communicate(timeout=10)
+        return self.process.returncode, errors
 
 
 @contextmanager
-def serving(folder: Path, resources: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterator[Served]:
+def serving(folder: Path, resources: Path, *options: str, change: str = "") -> Iterator[Served]:
+    """Run the command; `change` is Python code that knows the module as ``server``."""
     port = free_port()
-    code = f"import model.entry_points as e, model.server as s; s.PORT = {port}; raise SystemExit(e.serve())"
-    command = [*prefix, sys.executable, "-c", code, "--input", str(folder / "in"), "--output", str(folder / "out")]
+    code = f"from model import entry_points, server\nserver.PORT = {port}\n{change}\n"
+    code += "raise SystemExit(entry_points.serve())"
+    command = [sys.executable, "-c", code, "--input", str(folder / "in"), "--output", str(folder / "out")]
     command += ["--resources", str(resources), "--device", "cpu", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
         while True:
             try:
-                health_s(port)
+                health(port)
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -324,8 +237,22 @@ def test_a_case_and_the_end_of_an_idle_server(tmp_path: Path, resources: Path) -
     with serving(tmp_path, resources, "--overlap", "0", "--rotations", "1") as served:
         assert ask(served.port, "POST", "/invoke") == (201, "1 image predicted")
         assert written(tmp_path) == expected("a.tiff")
-        code, errors, seconds = served.stop(signal.SIGTERM)
-    assert (code, errors) == (0, "") and seconds < 3
+        assert served.stop(signal.SIGTERM) == (0, "")
+
+
+def test_a_signal_that_does_not_wake_the_idle_main_thread_ends_it_all_the_same(tmp_path: Path, resources: Path) -> None:
+    change = """
+import signal, threading
+def respond(self, method, path, respond=server.Service.respond):
+    if path == "/signal":
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    return respond(self, method, path)
+server.Service.respond = respond"""
+    with serving(tmp_path, resources, change=change) as served:
+        with suppress(OSError):  # it may end before it has answered
+            ask(served.port, "GET", "/signal")
+        _, errors = served.process.communicate(timeout=20)
+        assert (served.process.returncode, errors) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -341,10 +268,10 @@ def test_a_signal_in_the_middle_of_a_case_is_answered_and_leaves_nothing(
         # Two more, and health at once all the while
         for _ in range(2):
             assert ask(served.port, "POST", "/invoke", timeout_s=2)[0] == 503
-            assert health_s(served.port) < 1
-        code, errors, seconds = served.stop(number)
+            assert health(served.port) == 200
+        code, errors = served.stop(number)
         status, sentence = answer.result(timeout=5)
-    assert code == 130 and seconds < 3
+    assert code == 130
     assert errors == "Interrupted. The case that was being predicted has been answered with an error.\n"
     assert (status, sentence) == (500, "interrupted: the server was stopped before the case was predicted")
     assert written(tmp_path) == []
@@ -360,8 +287,8 @@ def test_health_is_answered_while_a_case_is_predicted_and_clients_are_slow(tmp_p
         for connection in slow:
             connection.send(b"POST /invoke HTTP/1.1\r\n")
         time.sleep(0.5)
-        assert max(health_s(served.port) for _ in range(5)) < 1
-        code, errors, _ = served.stop(signal.SIGTERM)
+        assert {health(served.port) for _ in range(5)} == {200}
+        code, errors = served.stop(signal.SIGTERM)
         assert (code, answer.result(timeout=5)[0]) == (130, 500)
         assert len(errors.splitlines()) == 1
         for connection in slow:

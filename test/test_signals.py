@@ -49,9 +49,7 @@ def test_a_signal_while_modules_are_imported(
         if process.poll() is not None:
             pytest.skip("it had ended before")
         process.send_signal(number)
-        begun = time.monotonic()
-        _, errors = process.communicate(timeout=20)
-        assert time.monotonic() - begun < 3
+        _, errors = process.communicate(timeout=10)  # Docker kills then
         if process.returncode not in (2, 0):  # it may have ended by itself just before
             assert process.returncode == 130
             assert len(errors.splitlines()) == 1 and errors.startswith("Interrupted")
@@ -75,9 +73,7 @@ def test_a_signal_while_the_networks_compute(tmp_path: Path, resources: Path, nu
             time.sleep(0.02)
         time.sleep(0.5)
         process.send_signal(number)
-        begun = time.monotonic()
-        _, errors = process.communicate(timeout=20)
-        assert time.monotonic() - begun < 3
+        _, errors = process.communicate(timeout=10)  # Docker kills then
     finally:
         process.kill()
     assert process.returncode == 130
