@@ -184,10 +184,12 @@ def test_studies_that_are_links_are_learned_from_once_and_snapshots_never(tmp_pa
     (data / "Study_2").symlink_to(tmp_path / "elsewhere")
     (data / "A_latest").symlink_to(data / "Study_1")
     (data / "Study_1" / "up").symlink_to(data)
+    (data / "Study_1" / "above").symlink_to("../..")  # where other data may lie, such as those to test on
     (data / "gone").symlink_to(tmp_path / "nowhere")
     index = check(scan([data]), AS_IT_IS)
     assert [field.study for field in index.fields] == ["Study_1", "Study_2"]
-    assert reasons(index) == dict.fromkeys(("A_latest", "up"), "leads to a folder that is counted already")
+    told = "leads to a folder that is counted already, or above"
+    assert reasons(index) == dict.fromkeys(("A_latest", "above", "up"), told)
 
 
 def test_planes_without_a_plausible_pixel_size_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,8 @@ class _Files:
     def collect(self, root: Path, name: str, *, alone: bool) -> None:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder, expected a data set in the challenge's layout.")
-        found, entered = False, {_identity(root.stat())}
+        found, real = False, root.resolve()
+        entered = {_identity(folder.stat()) for folder in (real, *real.parents)}
         for folder, folders, file_names in os.walk(root, onerror=self._skip_folder, followlinks=True):
             folders[:] = self._to_enter(folder, folders, entered)
             below = os.path.relpath(folder, root)
@@ -65,7 +66,7 @@ class _Files:
             )
 
     def _to_enter(self, folder: str, names: Sequence[str], entered: set[tuple[int, int]]) -> list[str]:
-        """Sub-folders to walk into, each once: a link may lead to one that is there, or up to its own parents."""
+        """Sub-folders to walk into, each once: links may lead to one that is there, or to the root or above."""
         chosen = []
         # Links last, so that a study is called as its folder is.
         for path in sorted((Path(folder, name) for name in names), key=lambda path: (path.is_symlink(), path.name)):
@@ -73,7 +74,7 @@ class _Files:
                 continue
             identity = _identity(path.stat())
             if identity in entered:
-                self.skipped.append(Skipped(str(path), "leads to a folder that is counted already"))
+                self.skipped.append(Skipped(str(path), "leads to a folder that is counted already, or above"))
                 continue
             entered.add(identity)
             chosen.append(path.name)
