@@ -22,7 +22,7 @@ TRIAL = f"in-silico-labelling:trial-{os.getpid()}"
 
 
 def _default_signals() -> None:
-    """As in a terminal: a process that nohup started ignores SIGHUP, and bash cannot trap what was ignored at its start."""
+    """As in a terminal: nohup would have them ignored, and bash cannot trap what was ignored at its start."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
