@@ -21,6 +21,12 @@ TRIAL = f"in-silico-labelling:trial-{os.getpid()}"
 """What the scripts get here for the image of either mode, so that nobody's images are touched."""
 
 
+def _default_signals() -> None:
+    """As in a terminal: nohup would have them ignored, and bash cannot trap what was ignored at its start."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Clone:
     """A fresh clone, and its scripts run against images of another name."""
 
@@ -53,6 +59,7 @@ class Clone:
             env={**self.environment, **environment},
             umask=self.umask,
             start_new_session=True,
+            preexec_fn=_default_signals,
         )
 
     def run(self, script: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
