@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from evaluation.aggregate import per_organelle, provenance_groups
 from evaluation.focus import FocusTable
-from evaluation.pairing import find_pairs, find_predictions
+from evaluation.pairing import find_pairs
 from evaluation.report import format_metric, write_csv, write_html, write_json
 from evaluation.scoring import Result, score_pairs
 from model.commands import DONE, INTERRUPTED, NOT_BEGUN, log_to_standard_streams, one_sentence, whole_number
@@ -21,7 +21,7 @@ from model.labels import Organelle
 DESCRIPTION = """\
 Score predicted organelles as the Light My Cells challenge does.
 
-Each image and each truth is normalised to its own [2, 99.8] percentiles; MAE, SSIM, PCC, E_dist and C_dist
+Each image and each truth is normalized to its own [2, 99.8] percentiles; MAE, SSIM, PCC, E_dist and C_dist
 are averaged over images per organelle, per modality, and per |z - best z| where a focus.csv lies in the
 ground truth.
 """
@@ -53,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(predictions: Path, ground_truth: Path, output: Path, pictures: int, workers: int) -> None:
     """Pair, score, write. Raises `UserError`."""
     pairs = find_pairs(predictions, ground_truth)
-    warn_of_absent_organelles(predictions, {pair.key for pair in pairs})
     focus_file = ground_truth / "focus.csv"
     focus = FocusTable.read(focus_file) if focus_file.is_file() else FocusTable({})
+    if len(focus) and not any(focus.get(pair.key) for pair in pairs):
+        log.warning("%s: names none of the images that are scored, such as %s.", focus_file, pairs[0].key)
     prepare_folder(output)
     log.info("Scoring %d predictions of %d images.", len(pairs), len({pair.key for pair in pairs}))
     progress = tqdm(score_pairs(pairs, focus, workers), total=len(pairs), unit="image", file=sys.stdout, disable=None)
@@ -64,16 +65,6 @@ def run(predictions: Path, ground_truth: Path, output: Path, pictures: int, work
     write_csv(output / "metrics.csv", results)
     write_html(output / "report.html", results, pictures=pictures, ground_truth=ground_truth)
     log_summary(results, output)
-
-
-def warn_of_absent_organelles(predictions: Path, keys: set[str]) -> None:
-    """The challenge wants all four organelles of every image, even those it has no truth for."""
-    for organelle, files in find_predictions(predictions).items():
-        if absent := len(keys - set(files)):
-            log.warning(
-                "%d of %d images lack a prediction of %s: not scored here, but refused by the challenge.",
-                absent, len(keys), organelle,
-            )  # fmt: skip
 
 
 def log_summary(results: Sequence[Result], output: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -163,7 +164,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     """Run a function over jobs in processes; results in the order of the jobs."""
     pool = ProcessPoolExecutor(min(workers, len(jobs)), initializer=_start_worker)
     try:
-        return list(tqdm(pool.map(function, jobs), total=len(jobs), unit="field", disable=None))
+        return list(tqdm(pool.map(function, jobs), total=len(jobs), unit="field", file=sys.stdout, disable=None))
     except BrokenProcessPool as error:
         raise UserError(f"{output}: a worker was killed, perhaps for want of memory; try fewer --workers.") from error
     finally:

@@ -78,7 +78,7 @@ def main() -> None:
     def cache(gigabytes: int) -> PlaneCache:
         return PlaneCache(preprocessing, TargetNormalization.PERCENTILE, gigabytes << 30)
 
-    index = check(scan(options.data))
+    index = check(scan(options.data), preprocessing)
     plain = plainly(FieldBatches(index, cache(0), config))
     ours = Loader(FieldBatches(index, cache(4), config))
     rounds = [(run(module, plain, options.steps), run(module, ours, options.steps)) for _ in range(options.rounds)]

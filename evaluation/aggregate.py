@@ -18,7 +18,7 @@ UNSTATED = "not stated"
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean metrics of one group of results of one organelle."""
+    """Mean metrics of a group of results of one organelle, and their number."""
 
     metrics: Mapping[str, float]
     images: int
@@ -26,24 +26,34 @@ class Mean:
 
 @dataclass(frozen=True)
 class ProvenanceGroup:
-    """How a group of predictions of one organelle was made, by their own account."""
+    """How a group of predictions of one organelle was made, by their files' own account.
+
+    Attributes
+    ----------
+    organelle : Organelle
+    checkpoint, trained_on : str
+        `UNSTATED` where the files say nothing.
+    images : int
+        Number of predictions.
+    settings : mapping of str to str
+        Whatever else the files state alike.
+    """
 
     organelle: Organelle
     checkpoint: str
     trained_on: str
     images: int
     settings: Mapping[str, str]
-    """Whatever else the files state alike."""
 
 
 def per_organelle(results: Iterable[Result]) -> dict[Organelle, Mean]:
-    """One mean an organelle, in the order of `Organelle`."""
+    """Return one mean for each organelle, in the order of `Organelle`."""
     groups = _group(results, lambda result: result.pair.organelle)
     return {organelle: _mean(groups[organelle]) for organelle in Organelle if organelle in groups}
 
 
 def per_modality(results: Iterable[Result]) -> dict[str, dict[Organelle, Mean]]:
-    """Means by modality (BF, PC, DIC, unknown), then by organelle; empty groups are left out."""
+    """Return means by modality (BF, PC, DIC, unknown), then by organelle; empty groups are left out."""
     groups = _group(results, lambda result: result.modality)
     order = [modality.value for modality in Modality]
     names = sorted(groups, key=lambda name: order.index(name) if name in order else len(order))
@@ -51,7 +61,7 @@ def per_modality(results: Iterable[Result]) -> dict[str, dict[Organelle, Mean]]:
 
 
 def per_z_deviation(results: Iterable[Result]) -> dict[Organelle, dict[int, Mean]]:
-    """Means by organelle, then by |z - best z|, ascending; results of unknown focus are left out."""
+    """Return means by organelle, then by |z - best z|, ascending; results of unknown focus are left out."""
     by_organelle: dict[Organelle, dict[int, Mean]] = {}
     known = _group(
         (result for result in results if result.z_deviation is not None), lambda result: result.pair.organelle
@@ -63,7 +73,7 @@ def per_z_deviation(results: Iterable[Result]) -> dict[Organelle, dict[int, Mean
 
 
 def provenance_groups(results: Iterable[Result]) -> list[ProvenanceGroup]:
-    """The distinct checkpoints, by organelle and number of images, with what they were trained on."""
+    """Return the distinct checkpoints, by organelle and number of images, with what they were trained on."""
     groups = _group(
         results,
         lambda result: (
@@ -78,11 +88,11 @@ def provenance_groups(results: Iterable[Result]) -> list[ProvenanceGroup]:
         settings = {key: value for key, value in sorted(alike) if key not in ("checkpoint", "trained_on")}
         found.append(ProvenanceGroup(organelle, checkpoint, trained_on, len(members), settings))
     order = list(Organelle)
-    return sorted(found, key=lambda making: (order.index(making.organelle), -making.images, making.checkpoint))
+    return sorted(found, key=lambda group: (order.index(group.organelle), -group.images, group.checkpoint))
 
 
 def worst_first(results: Iterable[Result]) -> dict[Organelle, list[Result]]:
-    """Results of each organelle by ascending PCC, then SSIM."""
+    """Sort the results of each organelle by ascending PCC, then SSIM."""
     groups = _group(results, lambda result: result.pair.organelle)
     return {
         organelle: sorted(groups[organelle], key=lambda result: (result.metrics["PCC"], result.metrics["SSIM"]))
@@ -92,12 +102,15 @@ def worst_first(results: Iterable[Result]) -> dict[Organelle, list[Result]]:
 
 
 def to_document(results: Sequence[Result]) -> dict[str, Any]:
-    """The content of `metrics.json`, JSON types only.
+    """Build the content of ``metrics.json``.
 
-    `results` (one entry an image), `aggregate` (organelle), `transmitted_light` (modality, organelle) and
-    `z_deviation` (organelle, |z - best z|) are shaped and named as the challenge's own; groups without
-    images are left out. `counts` holds the number of images by organelle and modality, `provenance` how
-    they were made.
+    Returns
+    -------
+    dict
+        JSON types only. ``results`` (one entry for each image), ``aggregate`` (by organelle), ``transmitted_light``
+        (by modality, organelle) and ``z_deviation`` (by organelle, |z - best z|) are shaped and named as the
+        challenge's own; groups without images are left out. ``counts`` holds the number of images by modality and
+        organelle, ``provenance`` how they were made.
     """
     by_modality = per_modality(results)
     return {
@@ -114,13 +127,13 @@ def to_document(results: Sequence[Result]) -> dict[str, Any]:
         },
         "provenance": [
             {
-                "organelle": making.organelle.value,
-                "checkpoint": making.checkpoint,
-                "trained_on": making.trained_on,
-                "images": making.images,
-                "settings": dict(making.settings),
+                "organelle": group.organelle.value,
+                "checkpoint": group.checkpoint,
+                "trained_on": group.trained_on,
+                "images": group.images,
+                "settings": dict(group.settings),
             }
-            for making in provenance_groups(results)
+            for group in provenance_groups(results)
         ],
     }
 

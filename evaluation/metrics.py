@@ -1,6 +1,6 @@
 """The challenge's five metrics for one predicted organelle.
 
-Both images are first normalised to their own percentiles, so every metric is invariant to a positive affine
+Both images are first normalized to their own percentiles, so every metric is invariant to a positive affine
 change of the prediction: intensity is relative, in the truth as in the prediction.
 
 Source: the evaluation of the Light My Cells challenge; paper, section 3, "Evaluation metrics".
@@ -40,8 +40,16 @@ METRICS: Mapping[Organelle, tuple[str, ...]] = MappingProxyType(
 def normalize(image: Image) -> NDArray[np.float64]:
     """Map the image's own 2nd percentile to 0 and its 99.8th to 1, without clipping.
 
-    `image` may have any shape and numeric dtype. An image whose two percentiles coincide (constant, or empty
-    but for a few pixels) keeps its values, as in the challenge.
+    Parameters
+    ----------
+    image : ndarray
+        Any shape and numeric dtype.
+
+    Returns
+    -------
+    ndarray of float64
+        Of the same shape. An image whose two percentiles coincide (constant, or empty but for a few pixels) keeps its
+        values, as in the challenge.
     """
     values = np.asarray(image, dtype=np.float64)
     low, high = np.percentile(values, (LOW_PERCENTILE, HIGH_PERCENTILE))
@@ -49,10 +57,22 @@ def normalize(image: Image) -> NDArray[np.float64]:
 
 
 def pcc(prediction: Image, truth: Image) -> float:
-    """Pearson's correlation over all pixels, in [-1, 1]; 0 where it is undefined (a constant image).
+    """Pearson's correlation over all pixels, which needs no normalization, being affinely invariant.
 
-    Both (Y, X), any numeric dtype; needs no normalisation, being affinely invariant. Raises `UserError` if
-    the shapes differ.
+    Parameters
+    ----------
+    prediction, truth : ndarray, (Y, X)
+        Any numeric dtype.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; 0 where it is undefined (a constant image).
+
+    Raises
+    ------
+    UserError
+        Where the shapes differ.
     """
     _require_same_shape(prediction, truth)
     with warnings.catch_warnings():
@@ -66,25 +86,50 @@ def pcc(prediction: Image, truth: Image) -> float:
 
 
 def ssim(prediction: Image, truth: Image) -> float:
-    """Structural similarity of the two normalised images, at most 1; 0 where it is undefined (both constant).
+    """Structural similarity of the two images, each normalized by `normalize`.
 
-    Both (Y, X) of at least 7 x 7 pixels, any numeric dtype, as they are: normalisation happens here. Raises
-    `UserError` if the shapes differ or are too small.
+    Parameters
+    ----------
+    prediction, truth : ndarray, (Y, X)
+        At least `SSIM_WINDOW` pixels a side, any numeric dtype, not normalized.
+
+    Returns
+    -------
+    float
+        At most 1; 0 where it is undefined (both constant).
+
+    Raises
+    ------
+    UserError
+        Where the shapes differ or are too small.
     """
     _require_same_shape(prediction, truth)
-    return _ssim_of_normalised(normalize(prediction), normalize(truth))
+    return _ssim_of_normalized(normalize(prediction), normalize(truth))
 
 
 def score(prediction: Image, truth: Image, organelle: Organelle) -> dict[str, float]:
-    """The metrics of `METRICS[organelle]` for one image.
+    """Score one image by all metrics that the challenge computes for an organelle.
 
-    `prediction`, `truth`: (Y, X), any numeric dtype, as read from file. MAE and E_dist are in units of the
-    percentile range; E_dist is not divided by the number of pixels, so it grows with the image. Raises
-    `UserError` if the shapes differ or are smaller than SSIM's window.
+    Parameters
+    ----------
+    prediction, truth : ndarray, (Y, X)
+        Any numeric dtype, as read from file.
+    organelle : Organelle
+
+    Returns
+    -------
+    dict of str to float
+        By the names in ``METRICS[organelle]``. MAE and E_dist are in units of the percentile range; E_dist is not
+        divided by the number of pixels, so it grows with the image.
+
+    Raises
+    ------
+    UserError
+        Where the shapes differ or are smaller than `SSIM_WINDOW`.
     """
     _require_same_shape(prediction, truth)
     predicted, wanted = normalize(prediction), normalize(truth)
-    values = {"SSIM": _ssim_of_normalised(predicted, wanted), "PCC": pcc(predicted, wanted)}
+    values = {"SSIM": _ssim_of_normalized(predicted, wanted), "PCC": pcc(predicted, wanted)}
     if "MAE" in METRICS[organelle]:
         difference = predicted - wanted
         values["MAE"] = _number(np.abs(difference).mean())
@@ -93,7 +138,7 @@ def score(prediction: Image, truth: Image, organelle: Organelle) -> dict[str, fl
     return {name: values[name] for name in METRICS[organelle]}
 
 
-def _ssim_of_normalised(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+def _ssim_of_normalized(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
     if min(truth.shape) < SSIM_WINDOW:
         raise UserError(
             f"The image is {_size(truth)} pixels, expected at least {SSIM_WINDOW} x {SSIM_WINDOW} for SSIM."

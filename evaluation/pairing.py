@@ -10,7 +10,8 @@ four folders, `images/{organelle}-fluorescence-ome-tiff/<key>.tiff`. Truth comes
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,13 +22,25 @@ from model.labels import Organelle
 
 log = logging.getLogger(__name__)
 
+_SOCKETS = {*OUTPUT_SLUGS, INPUT_SLUG}
+
 Files = Mapping[str, Path]
 """Image files by key."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One prediction, its truth, and the input they belong to where it lies beside the truth."""
+    """One prediction and its truth.
+
+    Attributes
+    ----------
+    key : str
+        Of the image that was predicted, see above.
+    organelle : Organelle
+    prediction, truth : Path
+    source : Path or None
+        The image that was predicted, where it lies beside the truth.
+    """
 
     key: str
     organelle: Organelle
@@ -37,13 +50,30 @@ class Pair:
 
 
 def find_pairs(predictions: Path, ground_truth: Path) -> list[Pair]:
-    """Match every truth below `ground_truth` with its predictions, ordered by organelle and key.
+    """Match every truth with its predictions.
 
-    Raises `UserError` if either folder is none, holds nothing of its kind, if nothing matches, or if a
-    truth lacks a prediction: as in the challenge, one missing file fails the whole evaluation. Predictions
-    without truth are no fault.
+    Predictions without truth are no fault; an organelle that some image lacks altogether is warned of, since the
+    challenge wants all four of every image.
+
+    Parameters
+    ----------
+    predictions : Path
+        Output folder of ``inference.py``, or the folder ``images`` in it.
+    ground_truth : Path
+        Folder in either layout, see above.
+
+    Returns
+    -------
+    list of Pair
+        One at least, ordered by organelle and key.
+
+    Raises
+    ------
+    UserError
+        Where a folder is missing or holds nothing of its kind, nothing matches, two files stand for one truth, or a
+        truth lacks a prediction: as in the challenge, one missing file fails the whole evaluation.
     """
-    predicted = find_predictions(predictions)
+    predicted = _find_predictions(predictions)
     _require_folder(ground_truth, "ground truth")
     sockets = _socket_root(ground_truth)
     if sockets and sockets.resolve() == _socket_root_of(predictions).resolve():
@@ -63,15 +93,22 @@ def find_pairs(predictions: Path, ground_truth: Path) -> list[Pair]:
         Pair(entry.key, entry.organelle, predicted[entry.organelle][entry.key], entry.truth, entry.source)
         for entry in wanted
     ]
+    _warn_of_absent_organelles(predicted, {pair.key for pair in pairs})
     order = list(Organelle)
     return sorted(pairs, key=lambda pair: (order.index(pair.organelle), natural(pair.key)))
 
 
-def find_predictions(folder: Path) -> dict[Organelle, Files]:
-    """The predictions of each organelle by key, below `folder` or `folder/images`.
+def _warn_of_absent_organelles(predicted: Mapping[Organelle, Files], keys: set[str]) -> None:
+    for organelle, files in predicted.items():
+        if absent := len(keys - set(files)):
+            log.warning(
+                "%d of %d images lack a prediction of %s: not scored here, but refused by the challenge.",
+                absent, len(keys), organelle,
+            )  # fmt: skip
 
-    Raises `UserError` if there are none.
-    """
+
+def _find_predictions(folder: Path) -> dict[Organelle, Files]:
+    """Predictions of each organelle, below `folder` or `folder/images`; UserError where there are none."""
     _require_folder(folder, "predictions")
     root = _socket_root_of(folder)
     found: dict[Organelle, Files] = {organelle: _images(root / output_slug(organelle)) for organelle in Organelle}
@@ -84,7 +121,7 @@ def find_predictions(folder: Path) -> dict[Organelle, Files]:
 
 
 def natural(key: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts image_2 before image_10."""
+    """Return a key to sort by that puts ``image_2`` before ``image_10``."""
     digits = "".join(c if c.isdigit() else f" {c} " for c in key).split()
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in digits)
 
@@ -119,14 +156,14 @@ def _challenge_truth(root: Path, predicted: Mapping[Organelle, Files]) -> list[_
         )
     _refuse_ambiguous(targets)
     if ignored := [path for path in files.values() if naming.near_miss(path.name)]:
-        others = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
-        log.warning("%s%s: ignored, expected a name such as image_1_Nucleus.ome.tiff.", ignored[0], others)
+        log.warning("%s: ignored, expected a name such as image_1_Nucleus.ome.tiff.", _first_of(ignored))
     # Planes of a field are those beside its truth, and those that were predicted: truth may come without
     # inputs.
     planes: dict[tuple[str, int], set[str]] = {}
     for key in (*files, *(key for by_key in predicted.values() for key in by_key)):
         if isinstance(name := _parse(key), naming.InputName):
             planes.setdefault((_folder(key), name.image), set()).add(key)
+    _warn_of_equal_planes({key for keys in planes.values() for key in keys})
     wanted = []
     for target, truth in targets.items():
         name = _parse(target)
@@ -142,29 +179,53 @@ def _challenge_truth(root: Path, predicted: Mapping[Organelle, Files]) -> list[_
 
 def _refuse_ambiguous(targets: Files) -> None:
     """Two names of one folder may mean the same target, such as image_1_Nucleus and image_01_nucleus."""
-    taken: dict[tuple[str, naming.InputName | naming.TargetName | None], Path] = {}
-    for key, path in targets.items():
-        other = taken.setdefault((_folder(key), _parse(key)), path)
-        if other is not path:
-            raise UserError(f"{path}: found a name that means the same as that of {other.name}, expected one truth.")
+    for first, second in _same_meaning(targets):
+        raise UserError(
+            f"{targets[second]}: found a name that means the same as that of {targets[first].name}, expected one truth."
+        )
+
+
+def _warn_of_equal_planes(keys: Iterable[str]) -> None:
+    for first, second in _same_meaning(keys):
+        log.warning("%s: its name means the same plane as that of %s, both are scored.", second, first)
+
+
+def _same_meaning(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of keys of one folder with different names that `naming.parse` reads alike."""
+    taken: dict[tuple[str, naming.InputName | naming.TargetName | None], str] = {}
+    for key in sorted(keys):
+        first = taken.setdefault((_folder(key), _parse(key)), key)
+        if first != key:
+            yield first, key
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """Every image below `folder` by key; folders of predictions kept within are left out."""
+    """Every image below `folder` by key.
+
+    Left out are hidden folders and folders of predictions; with a warning, links to folders, which `inference.py` does
+    not follow either, and folders that cannot be read.
+    """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder)
-        if not naming.is_image(path.name) or not path.is_file() or _within_sockets(below.parts):
-            continue
-        key = (PurePosixPath(*below.parts[:-1]) / naming.stem(path.name)).as_posix()
-        if key in found:
-            raise UserError(f"{path}: found a second file for '{key}' beside {found[key].name}, expected one.")
-        found[key] = path
+    left_out: list[str] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: left_out.append(error.filename)):
+        visible = [name for name in sorted(folders) if not name.startswith(".") and name not in _SOCKETS]
+        links = [name for name in visible if Path(parent, name).is_symlink()]
+        left_out.extend(os.path.join(parent, name) for name in links)
+        folders[:] = [name for name in visible if name not in links]
+        for path in (Path(parent, name) for name in sorted(names)):
+            if not naming.is_image(path.name) or not path.is_file():
+                continue
+            key = (PurePosixPath(path.relative_to(folder).parent) / naming.stem(path.name)).as_posix()
+            if key in found:
+                raise UserError(f"{path}: found a second file for '{key}' beside {found[key].name}, expected one.")
+            found[key] = path
+    if left_out and folder.is_dir():
+        log.warning("%s: left out, expected a folder that can be read and is no link.", _first_of(left_out))
     return found
 
 
-def _within_sockets(parts: Iterable[str]) -> bool:
-    return any(part in OUTPUT_SLUGS or part == INPUT_SLUG for part in parts)
+def _first_of(paths: Sequence[str | Path]) -> str:
+    return f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else str(paths[0])
 
 
 def _socket_root(folder: Path) -> Path | None:

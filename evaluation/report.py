@@ -38,7 +38,7 @@ DIRECTIONS = {"MAE": "lower", "SSIM": "higher", "PCC": "higher", "E_dist": "lowe
 
 @dataclass(frozen=True)
 class Case:
-    """One prediction of the report's gallery, its pictures as data URIs."""
+    """One prediction of the report's gallery; pictures are data URIs, `source` is None where no input is at hand."""
 
     result: Result
     source: str | None
@@ -49,12 +49,12 @@ class Case:
 
 
 def write_json(path: Path, results: Sequence[Result]) -> None:
-    """Write `metrics.json` (see `aggregate.to_document`)."""
+    """Write ``metrics.json``, see `to_document`."""
     write_text(path, json.dumps(to_document(results), indent=2) + "\n")
 
 
 def write_csv(path: Path, results: Sequence[Result]) -> None:
-    """Write `metrics.csv`: one row a prediction; metrics that its organelle lacks stay empty."""
+    """Write ``metrics.csv``: one row for each prediction; metrics that its organelle lacks stay empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("image", "organelle", "modality", "z_deviation", *ALL_METRICS, "checkpoint", "trained_on"))
@@ -67,7 +67,22 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
 
 
 def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_truth: Path) -> None:
-    """Write `report.html`: one self-contained file with the `pictures` worst cases of each organelle."""
+    """Write ``report.html``, one self-contained file.
+
+    Parameters
+    ----------
+    path : Path
+    results : sequence of Result
+    pictures : int
+        How many of the worst cases of each organelle are shown.
+    ground_truth : Path
+        Named in the text.
+
+    Raises
+    ------
+    UserError
+        Where the file cannot be written, or an image that is shown cannot be read.
+    """
     worst = worst_first(results)
     groups = provenance_groups(results)
     environment = jinja2.Environment(
@@ -99,10 +114,18 @@ def write_html(path: Path, results: Sequence[Result], *, pictures: int, ground_t
 
 
 def picture(pixels: NDArray[Any]) -> str:
-    """An 8-bit grey PNG of a (Y, X) image as a data URI, at the contrast the metric sees.
+    """Draw an image at the contrast that the metrics see.
 
-    The image's own 2nd percentile is black, its 99.8th white; a constant image is black. Reduced by area
-    averaging to `PICTURE_SIDE`.
+    Parameters
+    ----------
+    pixels : ndarray, (Y, X)
+        Any numeric dtype.
+
+    Returns
+    -------
+    str
+        Data URI of an 8-bit grey PNG of at most `PICTURE_SIDE` pixels a side, reduced by area averaging: the image's
+        own 2nd percentile is black, its 99.8th white; a constant image is black.
     """
     constant = np.ptp(pixels) == 0
     shown = np.zeros(pixels.shape) if constant else normalize(pixels).clip(0, 1)
@@ -114,7 +137,7 @@ def picture(pixels: NDArray[Any]) -> str:
 
 
 def format_metric(value: float, name: str) -> str:
-    """As in the paper's Table 1: four decimals; E_dist, which runs to hundreds, two. No minus before zero."""
+    """Format as in the paper's Table 1: four decimals; E_dist, which runs to hundreds, two. No minus before zero."""
     text = f"{value:.{2 if name == 'E_dist' else 4}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 

@@ -19,22 +19,48 @@ PAIRS_PER_WORKER = 32  # a process takes seconds to start: not worth it for fewe
 
 @dataclass(frozen=True)
 class Result:
-    """The metrics of one prediction and what they are to be grouped by."""
+    """The metrics of one prediction and what they are grouped by.
+
+    Attributes
+    ----------
+    pair : Pair
+    modality : str
+        BF, PC or DIC, else `UNKNOWN_MODALITY`.
+    z_deviation : int or None
+        Planes between the input and the best focus, |z - best z|; None where no ``focus.csv`` tells.
+    metrics : mapping of str to float
+        By the names of `METRICS`.
+    provenance : mapping of str to str
+        How the prediction was made, by its file's own account.
+    """
 
     pair: Pair
     modality: str
-    """BF, PC or DIC, else `UNKNOWN_MODALITY`."""
     z_deviation: int | None
-    """Planes between the input and the best focus, |z - best z|; None where no `focus.csv` tells."""
     metrics: Mapping[str, float]
     provenance: Mapping[str, str]
-    """What the prediction's file says about its making."""
 
 
 def score_pairs(pairs: Sequence[Pair], focus: FocusTable, workers: int) -> Iterator[Result]:
-    """Yield the result of each pair, in order, computed in up to `workers` processes.
+    """Score all pairs, in parallel where there are many.
 
-    Raises `UserError`, naming the file, for the first one that cannot be read or has the wrong shape.
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    focus : FocusTable
+        May be empty.
+    workers : int
+        Processes at most.
+
+    Yields
+    ------
+    Result
+        Of each pair, in order.
+
+    Raises
+    ------
+    UserError
+        For the first file that cannot be read or has the wrong shape.
     """
     rows = [focus.get(pair.key) for pair in pairs]
     workers = min(workers, len(pairs) // PAIRS_PER_WORKER)
@@ -47,14 +73,15 @@ def score_pairs(pairs: Sequence[Pair], focus: FocusTable, workers: int) -> Itera
 
 
 def score_pair(pair: Pair, focus: Focus | None) -> Result:
-    """Score one prediction. Raises `UserError` if a file is unreadable or the shapes differ."""
-    _require_two_axes(pair)
-    prediction, truth = read_image(pair.prediction).pixels, read_image(pair.truth).pixels
+    """Score one prediction; raises UserError where a file is unreadable or the shapes differ."""
+    prediction = read_image(pair.prediction)
+    axes, provenance = prediction.info.axes, prediction.info.provenance
+    if axes != "YX":  # (1, Y, X) is one plane to the reader, but fails the challenge's evaluation
+        raise UserError(f"{pair.prediction}: found an image with the axes {axes}, expected two axes (YX).")
     try:
-        metrics = score(prediction, truth, pair.organelle)
+        metrics = score(prediction.pixels, read_image(pair.truth).pixels, pair.organelle)
     except UserError as error:
         raise UserError(f"{pair.prediction}: {error} Ground truth: {pair.truth}.") from None
-    provenance = inspect(pair.prediction).provenance
     return Result(
         pair,
         modality=_modality(pair, focus, provenance),
@@ -62,13 +89,6 @@ def score_pair(pair: Pair, focus: Focus | None) -> Result:
         metrics=metrics,
         provenance=provenance,
     )
-
-
-def _require_two_axes(pair: Pair) -> None:
-    """A (1, Y, X) prediction is one plane to us, but fails the challenge's evaluation."""
-    axes = inspect(pair.prediction).axes
-    if axes != "YX":
-        raise UserError(f"{pair.prediction}: found an image with the axes {axes}, expected two axes (YX).")
 
 
 def _modality(pair: Pair, focus: Focus | None, provenance: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.errors import UserError
@@ -100,14 +100,18 @@ def _image(specimen: Specimen, organelle: Organelle, numerical_aperture: float) 
 
 
 def _describe(path: Path) -> StoredSpecimen:
-    with safe_open(path, framework="numpy") as file:
-        facts = json.loads(file.metadata()["specimen"])
-        rows, columns = file.get_slice("optical_path").get_shape()[1:]
-    return StoredSpecimen(
-        path,
-        facts["setting"],
-        (rows, columns),
-        tuple(facts["heights_um"]),
-        facts["nuclear_height_um"],
-        tuple(facts["brightness"]),
-    )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads(file.metadata()["specimen"])
+            rows, columns = file.get_slice("optical_path").get_shape()[1:]
+            file.get_slice("fluorescence")
+        return StoredSpecimen(
+            path,
+            facts["setting"],
+            (rows, columns),
+            tuple(facts["heights_um"]),
+            facts["nuclear_height_um"],
+            tuple(facts["brightness"]),
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):  # cut off, or of another program
+        raise UserError(f"{path}: found no specimen, expected a whole file of simulate.py --specimens.") from None

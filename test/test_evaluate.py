@@ -371,10 +371,66 @@ def test_names_of_truth_that_are_nearly_right(challenge, capsys):
         find_pairs(predictions, data)
 
 
+def test_planes_of_names_that_mean_the_same_are_told(challenge, capsys):
+    predictions, data, output = challenge
+    for organelle in NAMES:
+        folder = predictions / f"images/{organelle}-fluorescence-ome-tiff/Study_3"
+        shutil.copy(folder / "image_1_BF_z0.tiff", folder / "image_01_bf.tiff")
+    assert len(evaluated(predictions, data, output)["results"]) == 7
+    first, second = "Study_3/image_01_bf", "Study_3/image_1_BF_z0"
+    told = capsys.readouterr().err
+    assert f"{second}: its name means the same plane as that of {first}, both are scored." in told
+
+
+def test_hidden_and_linked_folders_of_the_truth_are_left_out_and_links_told(challenge, capsys):
+    predictions, data, output = challenge
+    before = evaluated(predictions, data, output)["aggregate"]
+    capsys.readouterr()
+    shutil.copytree(data / "Study_3", data / ".snapshot" / "Study_3")
+    assert evaluated(predictions, data, output)["aggregate"] == before
+    assert capsys.readouterr().err == ""
+    (data / "latest").symlink_to(data / "Study_3")
+    assert evaluated(predictions, data, output)["aggregate"] == before
+    told = capsys.readouterr().err
+    assert told == f"{data / 'latest'}: left out, expected a folder that can be read and is no link.\n"
+
+
+def test_focus_table_that_names_other_images_is_told(challenge, capsys):
+    predictions, data, output = challenge
+    text = (data / "focus.csv").read_text()
+    (data / "focus.csv").write_text(text.replace("/image_", "/IMAGE_0").replace("_z0.ome", ".ome"))
+    assert set(evaluated(predictions, data, output)["z_deviation"]["nucleus"]) == {"0", "1"}
+    assert capsys.readouterr().err == ""
+    (data / "focus.csv").write_text(text.replace("/image_", "/image_7"))
+    assert evaluated(predictions, data, output)["z_deviation"] == {}
+    assert "focus.csv: names none of the images that are scored, such as Study_3/image_1_BF_z0." in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "found no text, expected the columns name,modality,image_z,best_z."),
+        ("name;modality\n", "found the columns name;modality, expected the columns name,modality,image_z,best_z."),
+        ("\nname,modality,image_z,best_z\n,BF,0,1\n", "line 3 holds ,BF,0,1, expected a name, "
+         "a modality (BF, PC or DIC) and two whole numbers."),
+        ("name,modality,image_z,best_z\na,BF\n", "line 2 holds a,BF, expected a name, "
+         "a modality (BF, PC or DIC) and two whole numbers."),
+        ("name\n" + 200_000 * "x", "line 2 cannot be read as CSV (field larger than field limit (131072))."),
+    ],
+)  # fmt: skip
+def test_a_wrong_focus_table_is_one_sentence(tmp_path, text, fault):
+    (tmp_path / "focus.csv").write_text(text)
+    with pytest.raises(UserError) as refused:
+        FocusTable.read(tmp_path / "focus.csv")
+    assert str(refused.value) == f"{tmp_path / 'focus.csv'}: {fault}"
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_focus_table_of_a_spreadsheet_program(tmp_path, end):
     path = tmp_path / "focus.csv"
-    lines = ["name,modality,image_z,best_z", "", "a.tiff,BF,3,10", ",,,", "  ", ""]
+    lines = ["", "name, modality,image_z,best_z,note", "", "a.tiff, BF,3,10", ",,,", "  ", ""]
     path.write_bytes(b"\xef\xbb\xbf" + end.join(lines).encode())
     assert FocusTable.read(path).get("a").z_deviation == 7
     path.write_bytes("name,modality,image_z,best_z\nZürich.tiff,BF,1,1\n".encode("cp1252"))

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from model.errors import UserError
 from model.images import read_image, write_plane
 from model.labels import Modality, Organelle
+from model.normalization import InputNormalization
+from model.preprocessing import Preprocessing
 from training.check import check
 from training.index import Field, Index, split
 from training.scan import read_file_lists, scan
 
+AS_IT_IS = Preprocessing(InputNormalization.LINEAR)
 FILE_LISTS = Path(__file__).parents[2] / "shared" / "lmc-filelists"
 
 
@@ -44,7 +47,7 @@ def test_fields_planes_and_labels(tmp_path: Path) -> None:
     for name in ("image_3_BF_z0", "image_3_BF_z10", "image_3_BF_z2", "image_3_Nucleus", "image_3_Actin"):
         write(tmp_path / "Study_7" / f"{name}.ome.tiff")
     (tmp_path / "Study_7" / "notes.txt").write_text("stray")
-    (field,) = check(scan([tmp_path])).fields
+    (field,) = check(scan([tmp_path]), AS_IT_IS).fields
     assert (field.study, field.image, field.modality, field.shape) == ("Study_7", 3, Modality.BF, (8, 8))
     assert list(field.planes) == [0, 2, 10]
     assert list(field.labels) == [Organelle.NUCLEUS, Organelle.ACTIN]
@@ -86,7 +89,7 @@ def test_broken_target_is_left_out_alone_and_named(tmp_path: Path, break_it, rea
         with pytest.raises(UserError) as refused:
             read_image(broken)
         reason = str(refused.value).removeprefix(f"{broken}: ").rstrip(".")
-    index = check(scan([tmp_path]))
+    index = check(scan([tmp_path]), AS_IT_IS)
     assert list(index.fields[0].labels) == [Organelle.NUCLEUS]
     assert reason in reasons(index)["image_1_Actin.ome.tiff"]
 
@@ -103,7 +106,7 @@ def test_field_without_a_usable_target_or_plane_goes(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.ome.tiff")
     (tmp_path / "image_1_Nucleus.ome.tiff").write_bytes(b"")
     (tmp_path / "image_2_BF_z0.ome.tiff").write_bytes(b"")
-    index = check(scan([tmp_path]))
+    index = check(scan([tmp_path]), AS_IT_IS)
     assert not index.fields
     text = index.summary()
     for expected in ("no readable target", "no readable input", "inputs but no target", "targets but no input"):
@@ -164,7 +167,7 @@ def test_a_file_that_several_ways_lead_to_is_counted_once(tmp_path: Path, how: s
         other.mkdir()
         for path in (data / "Study_1").iterdir():
             (other / path.name).hardlink_to(path)
-    index = check(scan([data, other]))
+    index = check(scan([data, other]), AS_IT_IS)
     assert len(index.fields) == 8 and len(index.duplicates) == 16
     assert "16 files are there twice and counted once" in index.summary()
     training, held_out = split(index, by="field", fraction=0.25, seed=0)
@@ -173,10 +176,42 @@ def test_a_file_that_several_ways_lead_to_is_counted_once(tmp_path: Path, how: s
     assert not {p.stat().st_ino for p in paths[0]} & {p.stat().st_ino for p in paths[1]}
 
 
+def test_studies_that_are_links_are_learned_from_once_and_snapshots_never(tmp_path: Path) -> None:
+    for folder in ("elsewhere", "data/Study_1", "data/.snapshot/Study_1"):
+        for name in ("image_1_BF_z0", "image_1_Nucleus"):
+            write(tmp_path / folder / f"{name}.ome.tiff")
+    data = tmp_path / "data"
+    (data / "Study_2").symlink_to(tmp_path / "elsewhere")
+    (data / "A_latest").symlink_to(data / "Study_1")
+    (data / "Study_1" / "up").symlink_to(data)
+    (data / "Study_1" / "above").symlink_to("../..")  # where other data may lie, such as those to test on
+    (data / "gone").symlink_to(tmp_path / "nowhere")
+    index = check(scan([data]), AS_IT_IS)
+    assert [field.study for field in index.fields] == ["Study_1", "Study_2"]
+    told = "leads to a folder that is counted already, or above"
+    assert reasons(index) == dict.fromkeys(("A_latest", "above", "up"), told)
+
+
+def test_planes_without_a_plausible_pixel_size_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plane = np.ones((8, 8), np.uint16)
+    for image, size in enumerate((0.1, None, 10.0, None)):
+        pixel_size_um = None if size is None else (size, size)
+        write_plane(tmp_path / f"image_{image}_BF_z0.tif", plane, channel="BF", pixel_size_um=pixel_size_um)
+        write_plane(tmp_path / f"image_{image}_Nucleus.tif", plane, channel="x", pixel_size_um=None)
+    check(scan([tmp_path]), AS_IT_IS)
+    assert not caplog.messages
+    check(scan([tmp_path]), Preprocessing(InputNormalization.LINEAR, (0.25, 0.35)))
+    assert caplog.messages == [
+        f"{tmp_path / 'image_1_BF_z0.tif'} and 1 more: no pixel size, taken as it is (learned: 0.25 to 0.35 µm).",
+        f"{tmp_path / 'image_2_BF_z0.tif'}: implausible pixel size 10 x 10 µm, taken as it is "
+        "(learned: 0.25 to 0.35 µm).",
+    ]
+
+
 def test_names_that_mean_the_same_and_names_that_mean_nothing_are_told(tmp_path: Path) -> None:
     for name in ("image_1_BF_z0", "image_01_bf", "image_1_nucleus", "image_1_Nuclei", "image-2_BF_z0", "notes"):
         write(tmp_path / f"{name}.ome.tiff")
-    index = check(scan([tmp_path]))
+    index = check(scan([tmp_path]), AS_IT_IS)
     (field,) = index.fields
     assert list(field.planes) == [0] and list(field.labels) == [Organelle.NUCLEUS]
     told = reasons(index)
@@ -190,7 +225,7 @@ def test_folders_of_predictions_are_not_learned_from(tmp_path: Path) -> None:
     for folder in ("Study_1", "images/nucleus-fluorescence-ome-tiff/Study_1", "day1-ome-tiff"):
         for name in ("image_1_BF_z0", "image_1_Nucleus"):
             write(tmp_path / folder / f"{name}.ome.tiff")
-    assert check(scan([tmp_path])).studies == ("Study_1", "day1-ome-tiff")
+    assert check(scan([tmp_path]), AS_IT_IS).studies == ("Study_1", "day1-ome-tiff")
 
 
 def test_mha_inputs_and_targets(tmp_path: Path) -> None:
@@ -199,7 +234,7 @@ def test_mha_inputs_and_targets(tmp_path: Path) -> None:
         image = SimpleITK.GetImageFromArray(pixels)
         image.SetSpacing((0.0003, 0.0003))
         SimpleITK.WriteImage(image, str(tmp_path / f"{name}.mha"))
-    (field,) = check(scan([tmp_path])).fields
+    (field,) = check(scan([tmp_path]), AS_IT_IS).fields
     assert field.shape == (8, 8) and (read_image(field.labels[Organelle.NUCLEUS]).pixels == pixels).all()
 
 

@@ -159,8 +159,8 @@ def test_a_target_is_cut_where_its_input_is_cut_whichever_plane_came_first(tmp_p
     write(tmp_path / "image_1_PC_z0.ome.tiff", where, (0.2, 0.1))  # 77 x 38 pixels
     write(tmp_path / "image_1_Nucleus.ome.tiff", where)
     config = TrainingConfig(modality="all", width=4, crop=24, window=24, pixel_size_um=(0.25, 0.35))
-    index = check(scan([tmp_path]))
     preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
+    index = check(scan([tmp_path]), preprocessing)
     for capacity in (0, 1 << 30):
         cache = PlaneCache(preprocessing, config.target_normalization, capacity)
         batches, shapes = FieldBatches(index, cache, config), set()
@@ -179,4 +179,4 @@ def test_wrong_pixel_sizes_do_not_widen_what_a_checkpoint_says_it_learned(tmp_pa
     for image, size in enumerate((0.1, 0.12, 0.3, 10.0, 0.001)):
         write(tmp_path / f"image_{image}_BF_z0.ome.tiff", np.full((8, 8), 9), (size, size))
         write(tmp_path / f"image_{image}_Nucleus.ome.tiff", np.full((8, 8), 9))
-    assert pixel_size_range(check(scan([tmp_path])).fields) == (0.1, 0.3)
+    assert pixel_size_range(check(scan([tmp_path]), PREPROCESSING).fields) == (0.1, 0.3)

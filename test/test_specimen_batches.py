@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from model import checkpoint
 from model.commands import DONE, NOT_BEGUN
+from model.errors import UserError
 from model.images import write_plane
 from model.labels import Modality, Organelle
 from model.normalization import InputNormalization, TargetNormalization
@@ -90,6 +92,21 @@ def test_the_digest_tells_sets_of_specimens_apart(specimens: Path, tmp_path: Pat
     (tmp_path / "specimen_1.safetensors").symlink_to(specimens / "specimen_1.safetensors")
     assert source(specimens).digest() == source(specimens, seed=3).digest() != source(tmp_path).digest()
     assert source(specimens).notes() == {"training_specimens": "2"}
+
+
+@pytest.mark.parametrize("damage", ["cut off", "not one", "of another program"])
+def test_a_file_that_is_no_specimen_is_refused_before_a_run(specimens: Path, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "specimen_1.safetensors"
+    match damage:
+        case "cut off":
+            path.write_bytes((specimens / path.name).read_bytes()[:-100])
+        case "not one":
+            path.write_bytes(b"hello")
+        case _:
+            save_file({"fluorescence": np.ones((2, 3))}, path)
+    with pytest.raises(UserError) as refused:
+        source(tmp_path)
+    assert str(refused.value) == f"{path}: found no specimen, expected a whole file of simulate.py --specimens."
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """Read every file before a run begins, so that none can end it: the reader of prediction decides what is usable."""
 
+import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,28 +13,45 @@ from tqdm import tqdm
 
 from model.discovery import is_prediction
 from model.errors import UserError
-from model.images import read_image
-from training.index import Field, Index, Skipped
+from model.images import ImageInfo, read_image
+from model.preprocessing import Preprocessing
+from training.index import MOST_LISTED, Field, Index, Skipped
+
+log = logging.getLogger(__name__)
 
 Shape = tuple[int, int]
 
 
-def check(index: Index) -> Index:
+def check(index: Index, preprocessing: Preprocessing) -> Index:
     """Read every file and leave out what cannot be learned from, with the reason.
 
     A target or plane that is refused by the reader, or differs in shape, is left out alone; a field is left out when no
-    plane or no target remains. The returned fields have their `shape`.
+    plane or no target remains. Planes whose pixel size is missing or implausible are warned of, as in prediction.
+
+    Parameters
+    ----------
+    index : Index
+        As `scan` returns it.
+    preprocessing : Preprocessing
+        Of the network that will learn from the files.
+
+    Returns
+    -------
+    Index
+        Usable fields, with their `shape`; what is left out has joined `skipped`.
     """
     paths = dict.fromkeys(path for f in index.fields for path in (*f.planes.values(), *f.labels.values()))
     found = _read_all(list(paths))
+    infos = {path: what for path, what in found.items() if not isinstance(what, str)}
+    shapes = {path: info.shape for path, info in infos.items()}
     skipped = [*index.skipped, *(Skipped(str(path), what) for path, what in found.items() if isinstance(what, str))]
     fields = []
     for field in index.fields:
-        shapes = {path: what for path, what in found.items() if not isinstance(what, str)}
         kept, reasons = _usable_part(field, shapes)
         skipped += reasons
         if kept is not None:
             fields.append(kept)
+    _warn_of_pixel_sizes((infos[path] for f in fields for path in f.planes.values()), preprocessing)
     return replace(index, fields=tuple(fields), skipped=tuple(skipped))
 
 
@@ -54,18 +74,29 @@ def _usable_part(field: Field, shapes: dict[Path, Shape]) -> tuple[Field | None,
     return replace(field, planes=planes, labels=labels, shape=shape), skipped
 
 
-def _read_all(paths: Sequence[Path]) -> dict[Path, Shape | str]:
-    """(Y, X) of each file's plane, or what is wrong with it; decoding releases the interpreter, so threads help."""
+def _warn_of_pixel_sizes(planes: Iterable[ImageInfo], preprocessing: Preprocessing) -> None:
+    warned = defaultdict(list)
+    for info in planes:
+        if warning := preprocessing.grid(info.shape, info.pixel_size_um).warning:
+            warned[warning].append(info.path)
+    for warning, paths in list(warned.items())[:MOST_LISTED]:
+        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        log.warning("%s%s: %s.", paths[0], others, warning)
+
+
+def _read_all(paths: Sequence[Path]) -> dict[Path, ImageInfo | str]:
+    """What each file holds, or what is wrong with it; decoding releases the interpreter, so threads help."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        shapes = tqdm(pool.map(_shape, paths), total=len(paths), desc="Checking", unit="file", disable=None)
-        return dict(zip(paths, shapes, strict=True))
+        read = pool.map(_read, paths)
+        bar = tqdm(read, total=len(paths), desc="Checking", unit="file", file=sys.stdout, disable=None)
+        return dict(zip(paths, bar, strict=True))
 
 
-def _shape(path: Path) -> Shape | str:
+def _read(path: Path) -> ImageInfo | str:
     try:
         image = read_image(path)
     except UserError as error:
         return str(error).removeprefix(f"{path}: ").rstrip(".")
     if is_prediction(image.info):
         return "found a prediction of this program, expected a microscope's image"
-    return image.info.shape
+    return image.info

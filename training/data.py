@@ -41,7 +41,8 @@ def read_data(config: RunConfig) -> Data:
     UserError
         Where nothing is left to learn from.
     """
-    index = _read_index(config)
+    preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
+    index = _read_index(config, preprocessing)
     if config.specimens is not None:
         renderer = SpecimenRenderer(config.specimens, config.modalities)
         log.info("%d specimens to render, %d fields held out", len(renderer.store), len(index.fields))
@@ -50,18 +51,17 @@ def read_data(config: RunConfig) -> Data:
     if not training.fields:
         raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on.")
     log.info("%d fields to train on, %d held out by %s", len(training.fields), len(validation.fields), config.split_by)
-    preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
     cache = PlaneCache(preprocessing, config.target_normalization, int(config.cache_gb * 2**30))
     return Data(FieldBatches(training, cache, config), validation, origin(training, config.data))
 
 
-def _read_index(config: RunConfig) -> Index:
+def _read_index(config: RunConfig, preprocessing: Preprocessing) -> Index:
     index = scan(config.data)
     chosen = index.only(config.modalities)
     if not chosen.fields:
         present = ", ".join(index.labelled()) or "no labelled field"
         raise UserError(f"{config.data[0]}: holds {present}, expected labelled fields of {config.modality}.")
-    chosen = check(chosen)
+    chosen = check(chosen, preprocessing)
     log.info(chosen.summary())
     if not chosen.fields:
         raise UserError(f"{config.data[0]}: none of its fields is usable, see the reasons above.")

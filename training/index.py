@@ -22,9 +22,19 @@ MOST_LISTED = 30
 class Field:
     """One field of view in one modality.
 
-    ``study`` is the folder that holds it (or the file list's name), ``planes`` maps z to the input's path,
-    ``labels`` maps an organelle to its target's path. ``shape`` is (Y, X) in pixels, known once the files
-    were checked.
+    Attributes
+    ----------
+    study : str
+        The folder that holds it (or the file list's name).
+    image : int
+        Number of the field in its study.
+    modality : Modality
+    planes : dict of int to Path
+        Inputs by z.
+    labels : dict of Organelle to Path
+        Targets, which all planes share.
+    shape : (int, int) or None
+        (Y, X) in pixels, known once the files were checked.
     """
 
     study: str
@@ -54,7 +64,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Index:
-    """The fields of one or more data sets, sorted by name, and what was left out."""
+    """The fields of one or more data sets, sorted by name, and what was left out.
+
+    Attributes
+    ----------
+    fields : tuple of Field
+    skipped : tuple of Skipped
+    duplicates : tuple of str
+        Files that several ways lead to, counted once.
+    """
 
     fields: tuple[Field, ...]
     skipped: tuple[Skipped, ...] = ()
@@ -108,11 +126,23 @@ class Index:
 
 
 def split(index: Index, *, by: str, fraction: float, seed: int) -> tuple[Index, Index]:
-    """Part the fields into (training, validation), seeded, stratified by modality.
+    """Split the fields, seeded and stratified by modality.
 
-    ``by`` is "field" (spots of one study may lie on both sides) or "study" (harder: other microscopes and
-    cells). About ``fraction`` of the units of each modality are held out, at least one where ``fraction`` > 0
-    and there are two. A position seen in several modalities lies on one side with all of them.
+    A position that is seen in several modalities lies on one side with all of them.
+
+    Parameters
+    ----------
+    index : Index
+    by : {"field", "study"}
+        What is not cut: "field" (positions of one study may lie on both sides), or "study" (harder: other microscopes
+        and cells).
+    fraction : float
+        In [0, 1): about this share of each modality's units is held out, at least one where there are two.
+    seed : int
+
+    Returns
+    -------
+    training, validation : Index
     """
     assert by in ("field", "study") and 0 <= fraction < 1
 

@@ -16,7 +16,7 @@ from training.index import Field
 
 @dataclass(frozen=True)
 class Pick:
-    """One sample to be: which field, which plane, and the organelle from whose list it was drawn."""
+    """One sample: its field, its plane, and the organelle from whose list it was drawn."""
 
     field: Field
     z: int
@@ -24,10 +24,22 @@ class Pick:
 
 
 class BalancedSampler:
-    """Draws ``per_organelle`` fields from the list of each labelled organelle, for every batch.
+    """Draws the same number of fields from the list of each labelled organelle, for every batch.
 
     Fields are uniform over the list and do not repeat within a batch's draw from it, as long as the list is
     long enough; the plane is uniform over the field's planes.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+    per_organelle : int
+        Samples drawn from each list.
+    seed : int
+
+    Raises
+    ------
+    UserError
+        Where no field is labelled.
     """
 
     def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int) -> None:
@@ -43,7 +55,7 @@ class BalancedSampler:
         return self.per_organelle * len(self.lists)
 
     def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
-        """The samples of batch ``number``, and the generator to draw their augmentation from."""
+        """Draw the samples of batch `number`; the generator goes on with their augmentation."""
         rng = np.random.default_rng([self.seed, number])
         picks = []
         for organelle, listed in self.lists.items():

@@ -17,8 +17,9 @@ def scan(roots: Sequence[Path]) -> Index:
     """Index the folders `roots` and all below them.
 
     The challenge's ``Study_K/`` and one flat folder both work. Other files are ignored; images with a name that only
-    resembles the challenge's are listed as skipped. A file that several roots, or links, lead to is counted once, so
-    that no field is on both sides of a split. Folders of this program's predictions are not entered.
+    resembles the challenge's are listed as skipped. Links are followed; a file that several roots or links lead to is
+    counted once, so that no field is on both sides of a split. Hidden folders, such as a file system's snapshots, and
+    folders of this program's predictions are not entered.
 
     Raises
     ------
@@ -46,9 +47,10 @@ class _Files:
     def collect(self, root: Path, name: str, *, alone: bool) -> None:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder, expected a data set in the challenge's layout.")
-        found = False
-        for folder, folders, file_names in os.walk(root, onerror=self._skip_folder):
-            folders[:] = sorted(set(folders) - OUTPUT_SLUGS)
+        found, real = False, root.resolve()
+        entered = {_identity(folder.stat()) for folder in (real, *real.parents)}
+        for folder, folders, file_names in os.walk(root, onerror=self._skip_folder, followlinks=True):
+            folders[:] = self._to_enter(folder, folders, entered)
             below = os.path.relpath(folder, root)
             study = name if below == "." else below if alone else f"{name}/{below}"
             for file_name in sorted(file_names):
@@ -63,20 +65,40 @@ class _Files:
                 f"{root}: found no file named like image_1_BF_z0.ome.tiff, expected the challenge's layout."
             )
 
+    def _to_enter(self, folder: str, names: Sequence[str], entered: set[tuple[int, int]]) -> list[str]:
+        """Sub-folders to walk into, each once: links may lead to one that is there, or to the root or above."""
+        chosen = []
+        # Links last, so that a study is called as its folder is.
+        for path in sorted((Path(folder, name) for name in names), key=lambda path: (path.is_symlink(), path.name)):
+            if path.name.startswith(".") or path.name in OUTPUT_SLUGS:
+                continue
+            identity = _identity(path.stat())
+            if identity in entered:
+                self.skipped.append(Skipped(str(path), "leads to a folder that is counted already, or above"))
+                continue
+            entered.add(identity)
+            chosen.append(path.name)
+        return chosen
+
     def _take(self, study: str, path: Path) -> None:
         try:
             status = path.stat()
         except OSError as error:
             self.skipped.append(Skipped(str(path), f"cannot be read ({error.strerror})"))
             return
-        if (status.st_dev, status.st_ino) in self._seen:
+        if _identity(status) in self._seen:
             self.repeated.append(str(path))
             return
-        self._seen.add((status.st_dev, status.st_ino))
+        self._seen.add(_identity(status))
         self.listed.append((study, path))
 
     def _skip_folder(self, error: OSError) -> None:
         self.skipped.append(Skipped(str(error.filename), f"the folder cannot be read ({error.strerror})"))
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    """What is the same for all paths that lead to one file or folder."""
+    return status.st_dev, status.st_ino
 
 
 def read_file_lists(paths: Iterable[Path]) -> Index:

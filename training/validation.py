@@ -21,9 +21,21 @@ from training.plane_cache import read_input, read_target
 
 
 def choose_planes(fields: Sequence[Field], count: int, seed: int) -> list[tuple[Field, int]]:
-    """Choose ``count`` different planes, seeded, in turn for each labelled organelle of each modality.
+    """Choose planes to score, seeded, in turn for each labelled organelle of each modality.
 
-    Taking turns keeps rare labels in a small choice. All planes are taken where there are fewer.
+    Taking turns keeps rare labels in a small choice.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+    count : int
+        How many different planes; all are taken where there are fewer.
+    seed : int
+
+    Returns
+    -------
+    list of (Field, int)
+        Fields with the z of a plane.
     """
     rng = np.random.default_rng([seed, 0xCA11])
     queues: list[list[tuple[Field, int]]] = []
@@ -58,9 +70,22 @@ def choose_planes(fields: Sequence[Field], count: int, seed: int) -> list[tuple[
 def large_enough(
     fields: Sequence[Field], preprocessing: Preprocessing, stride: int
 ) -> tuple[tuple[Field, ...], tuple[Skipped, ...]]:
-    """Fields with the planes that a network of this stride can be scored on, and what is left out.
+    """Leave out planes that are too small to be scored; they can be learned from, where they are padded.
 
-    A smaller plane can be learned from, where it is padded.
+    Parameters
+    ----------
+    fields : sequence of Field
+    preprocessing : Preprocessing
+        Tells how large a plane is on the network's grid.
+    stride : int
+        Of the network, which needs `smallest_side` pixels a side.
+
+    Returns
+    -------
+    kept : tuple of Field
+        With the planes that remain.
+    skipped : tuple of Skipped
+        One for each plane that is left out.
     """
     kept, skipped, least = [], [], smallest_side(stride)
     for entry in fields:
@@ -85,12 +110,27 @@ def validate(
     *,
     stride: int,
 ) -> dict[str, float]:
-    """Score ``predict`` on each plane, centre-cropped to multiples of ``stride`` pixels.
+    """Score predictions on whole planes, centre-cropped to multiples of the network's stride.
 
-    Returns means by name: ``pcc/BF/nucleus``, ``ssim/BF/nucleus`` over the planes of a modality, ``pcc/nucleus``
-    over all planes, and ``pcc/mean``, ``ssim/mean`` over the modality-organelle means (so each counts the same,
-    however many planes it has). No random number is drawn. The truth is normalized linearly
-    whatever the target is, since metrics ignore affine changes, but not clipping. Planes are `large_enough`.
+    No random number is drawn. The truth is normalized linearly whatever the target is, since metrics ignore affine
+    changes, but not clipping.
+
+    Parameters
+    ----------
+    planes : sequence of (Field, int)
+        Fields, `large_enough`, with the z of a plane.
+    preprocessing : Preprocessing
+    predict : callable
+        Maps a batch of one sample to predictions (1, C, Y, X), C over the batch's organelles.
+    stride : int
+        Of the network, in pixels.
+
+    Returns
+    -------
+    dict of str to float
+        Means by name: ``pcc/BF/nucleus``, ``ssim/BF/nucleus`` over the planes of a modality, ``pcc/nucleus`` over all
+        planes, and ``pcc/mean``, ``ssim/mean`` over the means of modality and organelle, so that each counts the same,
+        however many planes it has.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     with torch.no_grad():
