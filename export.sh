@@ -44,8 +44,7 @@ trap 'end_jobs; wait; rm -rf "$unfinished"' EXIT
 
 # write FILE FUNCTION
 write() {
-  run "$2" >"$unfinished/file" 2>"$unfinished/errors" ||
-    fail "$1 could not be written: $(paste -sd' ' "$unfinished/errors")"
+  run "$2" >"$unfinished/file" || fail "$1 could not be written; the lines above say why."
   chmod 644 "$unfinished/file"
   mv "$unfinished/file" "$1"
   printf '%s  %s bytes  sha256 %s\n' "$1" "$(stat -c %s "$1")" "$(sha256sum <"$1" | cut -d' ' -f1)"

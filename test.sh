@@ -41,7 +41,9 @@ run docker build "${more[@]}" --quiet --force-rm --build-arg "IMAGE=$tag" --file
 
 work=$(mktemp -d)
 label=$NAME.test=$$ # of every container that is started here
-remove_containers() { docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force >/dev/null; }
+remove_containers() { # some may go by themselves meanwhile
+  docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force >/dev/null 2>&1 || true
+}
 clean_up() {
   end_jobs
   remove_containers

@@ -12,8 +12,7 @@ RESTRICTIONS=(
 
 say() { printf '%s\n' "$*"; }
 
-exec 3>&2 # a trap may run while stderr of a command is written to a file
-complain() { printf '%s: %s\n' "${0##*/}" "$*" >&3; }
+complain() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
 fail() {
   complain "$*"

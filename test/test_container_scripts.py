@@ -249,6 +249,22 @@ def test_an_interrupted_export_is_called_that_and_leaves_nothing(trial: Clone, n
     assert list(trial.temporary.iterdir()) == []
 
 
+def test_a_full_disk_is_named_and_leaves_nothing_partial(trial: Clone) -> None:
+    make_empty_image("amd64", trial.revision())
+    trial.note_as_tested("exec")
+    small_files = 'ulimit -f 1000; trap "" XFSZ; exec "$@"'  # 1 MB: enough for this image, too little for the weights
+    command = ["bash", "-c", small_files, "bash", trial.folder / "export.sh", "--output", trial.temporary]
+    environment = {**trial.environment, "LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 1
+    reason, sentence = done.stderr.splitlines()
+    assert reason == "gzip: stdout: File too large"
+    model = trial.temporary / "model.tar.gz"
+    assert sentence == f"export.sh: {model} could not be written; the lines above say why."
+    (image,) = trial.temporary.iterdir()
+    assert image.name.startswith("in-silico-labelling_exec_") and image.name.endswith(".tar.gz")
+
+
 # build.sh
 
 
