@@ -1,0 +1,84 @@
+"""Files of many planes: times, channels, focal planes; each plane is read when it is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..labels import Modality
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a file says of one channel.
+
+    Attributes
+    ----------
+    name : str or None
+    modality : Modality or None
+        Told by its name or contrast method.
+    transmitted : bool or None
+        Whether it is transmitted light; None: nothing tells.
+    """
+
+    name: str | None = None
+    modality: Modality | None = None
+    transmitted: bool | None = None
+
+
+@dataclass(frozen=True)
+class StackInfo:
+    """What a file holds, read without decoding pixels.
+
+    Attributes
+    ----------
+    path : Path
+    shape : (int, int)
+        Rows and columns of every plane.
+    times, focal_planes : int
+        Lengths of the axes T and Z.
+    channels : tuple of Channel
+        One each along the axis C.
+    pixel_size_um : (float, float) or None
+        Pixel size (y, x) in µm; None: not stated, or not to be trusted (see `warnings`).
+    z_step_um : float or None
+        Distance between focal planes in µm.
+    time_increment_s : float or None
+        Time between time points in s.
+    provenance : mapping of str to str
+        What this program recorded; empty for files of other programs.
+    warnings : tuple of str
+        What was ignored or contradictory, one clause each, without the file's name.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    times: int = 1
+    channels: tuple[Channel, ...] = (Channel(),)
+    focal_planes: int = 1
+    pixel_size_um: tuple[float, float] | None = None
+    z_step_um: float | None = None
+    time_increment_s: float | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Stack(Protocol):
+    """An open file of one or more planes."""
+
+    info: StackInfo
+
+    def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
+        """Read one plane (Y, X): uint16 as it is, uint8 stretched (x257); UserError where it is damaged."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+    def __enter__(self) -> Self:
+        """Return the stack itself."""
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
