@@ -1,5 +1,6 @@
 """The labels of the field: imaging modalities and organelles."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -23,3 +24,12 @@ class Organelle(StrEnum):
     def label(self) -> str:
         """The word of the challenge's file names and OME channels, e.g. ``Mitochondria``."""
         return self.value.capitalize()
+
+
+ORGANELLE_COLOURS: Mapping[Organelle, str] = {
+    Organelle.MITOCHONDRIA: "FF40FF",
+    Organelle.NUCLEUS: "2090FF",
+    Organelle.TUBULIN: "30E060",
+    Organelle.ACTIN: "FF9020",
+}
+"""Hexadecimal RGB of each organelle wherever it is shown; told apart also by colour-blind eyes, also when added up."""

@@ -19,8 +19,9 @@ _TRANSMITTED = (
     "rottermann|varel|polari[sz]ed|dark ?field|label ?free|unlabell?ed|white ?light"
 )
 _FLUORESCENT = (
-    r"dapi|hoechst( ?\d+)?|h ?33?342|draq ?\d|syto.*|sytox.*|e?[gyrcb]fp|.*gfp.*|m ?cherry|m ?scarlet|(td ?)?tomato|venus|mkate.*|fitc|tritc|"
-    r"texas ?red|rhodamine.*|cy ?[2357]|alexa.*|af ?\d+|atto ?\d+|bodipy.*|sir ?.*|mito ?tracker.*|phalloidin.*|fluo.*|epi|"
+    r"dapi|hoechst( ?\d+)?|h ?33?342|draq ?\d|syto.*|sytox.*|e?[gyrcb]fp|.*gfp.*|m ?cherry|m ?scarlet|(td ?)?tomato|"
+    r"venus|mkate.*|fitc|tritc|texas ?red|rhodamine.*|cy ?[2357]|alexa.*|af ?\d+|atto ?\d+|bodipy.*|sir ?.*|"
+    r"mito ?tracker.*|phalloidin.*|fluo.*|epi|"
     r"(ex|em|laser)? ?[345678]\d\d( ?nm)?|nucle(us|i)|mito(chondria)?|actin|tubulin|tom ?20"
 )
 _CONTRASTS = {"brightfield": Modality.BF, "phase": Modality.PC, "dic": Modality.DIC}

@@ -60,20 +60,13 @@ def write_plane(
         raise ValueError(f"a plane is (Y, X) uint16 and not empty, this is {pixels.shape} {pixels.dtype}")
     if pixel_size_um is not None and not all(0 < um < np.inf for um in pixel_size_um):
         raise ValueError(f"a pixel size is positive, this is {pixel_size_um}")
-    recorded = {_xml_text(key): _xml_text(value) for key, value in (provenance or {}).items()}
-    if pixel_size_um is None:
-        recorded.update([FALLBACK_PROVENANCE])
-    y_um, x_um = pixel_size_um or (FALLBACK_PIXEL_SIZE_UM, FALLBACK_PIXEL_SIZE_UM)
     metadata: dict[str, Any] = {
         "axes": "YX",
         "Creator": f"{SOFTWARE} {__version__}",
-        "Channel": {"Name": _xml_text(channel)},
+        "Channel": {"Name": xml_text(channel)},
+        **pixel_size_entries(pixel_size_um),
+        **provenance_entries(provenance or {}, pixel_size_um),
     }
-    if pixel_size_um is not None:
-        metadata |= {"PhysicalSizeX": float(x_um), "PhysicalSizeXUnit": "µm"}
-        metadata |= {"PhysicalSizeY": float(y_um), "PhysicalSizeYUnit": "µm"}
-    if recorded:
-        metadata["MapAnnotation"] = {"Namespace": PROVENANCE_NAMESPACE, "Value": recorded}
     metadata["UUID"] = _content_uuid(pixels, metadata)
     with atomic_write(Path(path)) as file:
         tifffile.imwrite(
@@ -84,11 +77,34 @@ def write_plane(
             tile=(TILE_PX, TILE_PX),
             compression="zlib",
             predictor=True,
-            resolution=(1e4 / x_um, 1e4 / y_um),
-            resolutionunit="CENTIMETER",
             software=f"{SOFTWARE} {__version__}",
             metadata=metadata,
+            **resolution(pixel_size_um),
         )
+
+
+def pixel_size_entries(pixel_size_um: tuple[float, float] | None) -> dict[str, Any]:
+    """OME attributes of a pixel size (y, x) in µm; none where it is unknown."""
+    if pixel_size_um is None:
+        return {}
+    y_um, x_um = pixel_size_um
+    return {
+        "PhysicalSizeX": float(x_um), "PhysicalSizeXUnit": "µm", "PhysicalSizeY": float(y_um), "PhysicalSizeYUnit": "µm",
+    }  # fmt: skip
+
+
+def provenance_entries(provenance: Mapping[str, str], pixel_size_um: tuple[float, float] | None) -> dict[str, Any]:
+    """OME annotation of a provenance; it says where the resolution tags hold a stand-in."""
+    recorded = {xml_text(key): xml_text(value) for key, value in provenance.items()}
+    if pixel_size_um is None:
+        recorded.update([FALLBACK_PROVENANCE])
+    return {"MapAnnotation": {"Namespace": PROVENANCE_NAMESPACE, "Value": recorded}} if recorded else {}
+
+
+def resolution(pixel_size_um: tuple[float, float] | None) -> dict[str, Any]:
+    """TIFF's resolution tags for a pixel size (y, x) in µm, see `FALLBACK_PIXEL_SIZE_UM`."""
+    y_um, x_um = pixel_size_um or (FALLBACK_PIXEL_SIZE_UM, FALLBACK_PIXEL_SIZE_UM)
+    return {"resolution": (1e4 / x_um, 1e4 / y_um), "resolutionunit": "CENTIMETER"}
 
 
 def _content_uuid(pixels: np.ndarray[Any, Any], metadata: Mapping[str, Any]) -> str:
@@ -97,6 +113,6 @@ def _content_uuid(pixels: np.ndarray[Any, Any], metadata: Mapping[str, Any]) -> 
     return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest())}"
 
 
-def _xml_text(text: str) -> str:
+def xml_text(text: str) -> str:
     """Replace what XML 1.0 cannot carry."""
     return re.sub(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(text))

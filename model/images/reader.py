@@ -1,25 +1,23 @@
 """Read one plane from an image file: the only reader, for prediction, training and evaluation."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..labels import Modality
 from ..naming import modality_token
+from .limits import refuse
+from .ome_image import OmeMetadata, PlaneLocation
 from .ome_writer import SOFTWARE
-from .ome_xml import (
-    OmeMetadata,
-    PlaneLocation,
-    companion_name,
-    looks_like_ome,
-    parse_ome,
-    read_plane_metadata,
-    read_provenance,
-)
-from .tiff import TiffInfo, inspect_tiff, read_tiff
+from .ome_xml import companion_name, looks_like_ome, parse_ome, read_plane_metadata, read_provenance
+from .stack import Channel
+from .tiff import TiffInfo, TiffReader
 
 _MAX_COMPANION_BYTES = 64 * 2**20
 
@@ -74,11 +72,12 @@ def inspect(path: str | Path) -> ImageInfo:
         One sentence, where the file holds no single plane of grey values; `read_image` says the same.
     """
     path = Path(path)
-    if _is_mha(path):
+    if is_mha(path):
         from .mha import inspect_mha  # SimpleITK is slow to import, and rarely needed
 
         return _mha_info(path, *inspect_mha(path))
-    return _tiff_info(path, inspect_tiff(path))
+    with closing(TiffReader(path)) as tiff:
+        return plane_info(path, _only_plane(path, tiff).info)
 
 
 def read_image(path: str | Path) -> Image:
@@ -92,61 +91,105 @@ def read_image(path: str | Path) -> Image:
         One sentence, where the file is not one readable plane of grey values.
     """
     path = Path(path)
-    if _is_mha(path):
+    if is_mha(path):
         from .mha import read_mha
 
         pixels, pixel_size_um = read_mha(path)
-        info = _mha_info(path, (pixels.shape[0], pixels.shape[1]), pixel_size_um)
-    else:
-        pixels, tiff = read_tiff(path)
-        info = _tiff_info(path, tiff)
-    if pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.uint16) * np.uint16(257)
-    return Image(np.ascontiguousarray(pixels, dtype=np.uint16), info)
+        return Image(as_uint16(pixels), _mha_info(path, (pixels.shape[0], pixels.shape[1]), pixel_size_um))
+    with closing(TiffReader(path)) as tiff:
+        pixels = _only_plane(path, tiff).read()
+        return Image(as_uint16(pixels), plane_info(path, tiff.info))
 
 
-def _is_mha(path: Path) -> bool:
+def is_mha(path: Path) -> bool:
+    """Whether a file is MetaImage, by its name."""
     return path.suffix.lower() == ".mha"
+
+
+def as_uint16(pixels: NDArray[Any]) -> NDArray[np.uint16]:
+    """Take uint16 as it is, in native byte order, and stretch uint8 (x257) to the same range."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint16) * np.uint16(257)
+    return np.ascontiguousarray(pixels, dtype=np.uint16)
+
+
+def plane_info(path: Path, tiff: TiffInfo) -> ImageInfo:
+    """Describe the only plane of a TIFF by its tags, its OME-XML and its name."""
+    metadata, provenance = OmeMetadata(), dict[str, str]()
+    if looks_like_ome(tiff.description):
+        metadata, provenance = _read_ome(path, tiff)
+    size = trusted_pixel_size(tiff, metadata.pixel_size_um, metadata.states_size)
+    modality, contradiction = reconcile_modality(path, metadata.channel)
+    warnings = (*tiff.warnings, *metadata.warnings, *contradiction)
+    return ImageInfo(path, tiff.shape, tiff.axes, size, modality, metadata.channel.name, provenance, warnings)
+
+
+def reconcile_modality(path: Path, channel: Channel) -> tuple[Modality | None, tuple[str, ...]]:
+    """Take the modality from a channel's metadata, else from the file's name; warn where they contradict."""
+    named = modality_token(path.name)
+    if named and channel.modality and named is not channel.modality:
+        return channel.modality, (
+            f"its name says {named}, its metadata {channel.modality}: taken as {channel.modality}",
+        )
+    return channel.modality or named, ()
+
+
+def trusted_pixel_size(
+    tiff: TiffInfo, size: tuple[float, float] | None, states_size: bool
+) -> tuple[float, float] | None:
+    """Pixel size (y, x) in µm by the OME-XML; by the resolution tags where it does not speak of it."""
+    if size is not None or states_size:
+        return size
+    # Of our own files the tags do not count: where the pixel size is unknown, they hold a stand-in.
+    ours = tiff.software.startswith(SOFTWARE) and looks_like_ome(tiff.description)
+    return None if ours else tiff.tag_pixel_size_um
+
+
+def parse_description(path: Path, description: str) -> tuple[ElementTree.Element, str | None, dict[str, str]]:
+    """Parse the OME-XML of a TIFF, or of the companion file that it names.
+
+    Returns
+    -------
+    Element, str or None, dict of str to str
+        The root, the file's own UUID, what this program recorded.
+
+    Raises
+    ------
+    ValueError
+        Where it is broken or its companion file is absent; the reason as a clause.
+    """
+    try:
+        root = parse_ome(description, path)
+    except ValueError as error:
+        raise ValueError(f"its OME-XML is broken ({error})") from error
+    file_uuid, provenance = (root.get("UUID") or "").strip().lower() or None, read_provenance(root)
+    if companion := companion_name(root):
+        text = _companion_text(path, companion)
+        if text is None:
+            raise ValueError(f"its metadata are in {companion!r}, which is not beside it")
+        root = parse_description(path, text)[0]
+    return root, file_uuid, provenance
+
+
+def _only_plane(path: Path, tiff: TiffReader) -> TiffReader:
+    if tiff.info.planes > 1:
+        refuse(path, f"{tiff.info.planes} planes")
+    return tiff
 
 
 def _mha_info(path: Path, shape: tuple[int, int], pixel_size_um: tuple[float, float] | None) -> ImageInfo:
     return ImageInfo(path, shape, pixel_size_um=pixel_size_um, modality=modality_token(path.name))
 
 
-def _tiff_info(path: Path, tiff: TiffInfo) -> ImageInfo:
-    metadata, provenance = OmeMetadata(), dict[str, str]()
-    if looks_like_ome(tiff.description):
-        metadata, provenance = _read_ome(path, tiff)
-    size, ours = metadata.pixel_size_um, tiff.software.startswith(SOFTWARE)
-    if size is None and not metadata.states_size and not (ours and looks_like_ome(tiff.description)):
-        # Of our own files the tags do not count: where the pixel size is unknown, they hold a stand-in.
-        size = tiff.tag_pixel_size_um
-    named, warnings = modality_token(path.name), [*tiff.warnings, *metadata.warnings]
-    if named and metadata.modality and named is not metadata.modality:
-        warnings.append(f"its name says {named}, its metadata {metadata.modality}: taken as {metadata.modality}")
-    modality = metadata.modality or named
-    return ImageInfo(path, tiff.shape, tiff.axes, size, modality, metadata.channel, provenance, tuple(warnings))
-
-
 def _read_ome(path: Path, tiff: TiffInfo) -> tuple[OmeMetadata, dict[str, str]]:
     """Read the plane's metadata and our own provenance from the OME-XML; neither is known where it is broken."""
     try:
-        root = parse_ome(tiff.description, path)
-        file_uuid, provenance = (root.get("UUID") or "").strip().lower() or None, read_provenance(root)
-        if companion := companion_name(root):
-            text = _companion_text(path, companion)
-            if text is None:
-                return _nothing_known(f"its metadata are in {companion!r}, which is not beside it"), provenance
-            root = parse_ome(text, path)
+        root, file_uuid, provenance = parse_description(path, tiff.description)
     except ValueError as error:
-        return _nothing_known(f"its OME-XML is broken ({error})"), {}
-    where = PlaneLocation(path.name, tiff.directory, tiff.planes, tiff.shape)
+        lost = f"{error}, so pixel size and channel are unknown"
+        return OmeMetadata(states_size=True, warnings=(lost,)), {}
+    where = PlaneLocation(path.name, tiff.directories[0], tiff.chain, tiff.shape)
     return read_plane_metadata(root, where, file_uuid), provenance
-
-
-def _nothing_known(why: str) -> OmeMetadata:
-    """Metadata that are lost; the pixels may be fine."""
-    return OmeMetadata(states_size=True, warnings=(f"{why}, so pixel size and channel are unknown",))
 
 
 def _companion_text(path: Path, name: str) -> str | None:

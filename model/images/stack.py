@@ -82,3 +82,21 @@ class Stack(Protocol):
 
     def __exit__(self, *error: object) -> None:
         """Close the file."""
+
+
+@dataclass(frozen=True)
+class OutputChannel:
+    """A channel to be written.
+
+    Attributes
+    ----------
+    name : str
+    colour : str
+        Hexadecimal RGB, ``"00FF00"``.
+    display_range : (int, int)
+        Grey values that are shown as black and as the full colour.
+    """
+
+    name: str
+    colour: str
+    display_range: tuple[int, int]

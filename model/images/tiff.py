@@ -1,4 +1,4 @@
-"""Read the one plane of a TIFF; its tags are checked before anything is decoded.
+"""Read the planes of a TIFF; their tags are checked before anything is decoded.
 
 Reading goes by the TIFF's directories, not by tifffile's OME series: those follow the XML to other files of a
 data set, and an XML that promises more than the file holds would decide over its pixels.
@@ -6,7 +6,7 @@ data set, and an XML that promises more than the file holds would decide over it
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
-from .tiff_directories import Directory, check_chain, find_plane, stored_axes
+from .tiff_directories import Directories, check_chain, find_planes, stored_axes
+from .tiff_positions import StatedPlanes, count_planes, read_stated_planes
 from .units import plausible_pixel_size, um_per_unit
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -32,7 +33,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True)
 class TiffInfo:
-    """What a TIFF's tags say about its plane.
+    """What a TIFF's tags say about its planes.
 
     Attributes
     ----------
@@ -40,8 +41,12 @@ class TiffInfo:
         Rows and columns.
     axes : str
         Axes as stored: "YX", or more letters where there are axes of length 1.
-    directory, planes : int
-        Number of the plane's directory in the chain from 0 (-1: a SubIFD), and how many the chain has.
+    planes : int
+        How many planes of full resolution there are.
+    directories : tuple of int
+        Numbers of the planes' directories in the chain from 0 (-1: a SubIFD); one, if all planes lie behind it.
+    chain : int
+        How many directories the chain has.
     description : str
         ImageDescription of the first directory, where OME-XML and ImageJ's text stand.
     software : str
@@ -52,36 +57,64 @@ class TiffInfo:
 
     shape: tuple[int, int]
     axes: str
-    directory: int
     planes: int
+    directories: tuple[int, ...]
+    chain: int
     description: str
     software: str
     tag_pixel_size_um: tuple[float, float] | None
     warnings: tuple[str, ...]
 
 
-def inspect_tiff(path: Path) -> TiffInfo:
-    """Check the only plane of a classic or BigTIFF without decoding it; UserError for anything else."""
-    with _opened(path) as tif:
-        return _info(tif, _checked_plane(path, tif))
+class TiffReader:
+    """An open classic or BigTIFF; UserError for what holds no planes of 8- or 16-bit grey values."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened = ExitStack()
+        self._tif = self._opened.enter_context(_opened(path))
+        try:
+            with _as_user_errors(path):
+                self._directories = find_planes(path, self._tif)
+                planes = count_planes(self._tif, self._directories)
+                for page in self._directories.pages:
+                    _check_page(path, page)
+                self.info = _info(self._tif, self._directories, planes)
+        except UserError:
+            self.close()
+            raise
+        self._data_offset: int | None = None
 
-def read_tiff(path: Path) -> tuple[NDArray[Any], TiffInfo]:
-    """Read the only plane: (Y, X) uint8 or uint16, and what `inspect_tiff` gives; UserError for anything else."""
-    with _opened(path) as tif:
-        directory = _checked_plane(path, tif)
-        page = directory.page
+    def read_stated_planes(self) -> StatedPlanes:
+        """Read which plane is which, where no OME-XML tells it; before `read` where planes share a directory."""
+        with _as_user_errors(self.path):
+            stated = read_stated_planes(self.path, self._tif, self._directories, self.info.planes)
+        self._data_offset = stated.data_offset
+        return stated
+
+    def read(self, number: int = 0) -> NDArray[Any]:
+        """Read one plane (Y, X) of uint8 or uint16, by its number in the file from 0."""
+        page = self._directories.pages[0 if self._data_offset is not None else number]
+        shape = page.imagelength, page.imagewidth
         if tifffile.COMPRESSION(page.compression).name not in _CODECS_WITH_PREDICTOR:
             page.predictor = _NO_PREDICTOR  # the tag means nothing there; tifffile would add up each row all the same
         try:
-            pixels = page.asarray().reshape(page.imagelength, page.imagewidth)
+            if self._data_offset is None:
+                return np.asarray(page.asarray().reshape(shape))
+            dtype = np.dtype(self._tif.byteorder + page.dtype.char)
+            offset = self._data_offset + number * shape[0] * shape[1] * dtype.itemsize
+            return np.fromfile(self.path, dtype, shape[0] * shape[1], offset=offset).reshape(shape)
         except MemoryError as error:
             raise UserError(
-                f"{path}: there is not enough memory for {page.imagewidth} x {page.imagelength} px."
+                f"{self.path}: there is not enough memory for {page.imagewidth} x {page.imagelength} px."
             ) from error
         except Exception as error:  # decoders raise whatever they like on damaged data
-            raise UserError(f"{path}: found damaged pixel data, expected {EXPECTED_PLANE}.") from error
-        return pixels, _info(tif, directory)
+            which = f" of plane {number}" if self.info.planes > 1 else ""
+            raise UserError(f"{self.path}: found damaged pixel data{which}, expected {EXPECTED_PLANE}.") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.close()
 
 
 @contextmanager
@@ -90,10 +123,19 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
     with path.open("rb") as file:
         if file.read(4) not in _MAGIC:
             refuse(path, "content that is not TIFF", "a TIFF file")
-    try:
-        with tifffile.TiffFile(path) as tif:
+    with _as_user_errors(path):
+        tif = tifffile.TiffFile(path)
+    with tif:
+        with _as_user_errors(path):
             check_chain(path, tif)
-            yield tif
+        yield tif
+
+
+@contextmanager
+def _as_user_errors(path: Path) -> Iterator[None]:
+    """Say in one sentence what tifffile raises."""
+    try:
+        yield
     except UserError:
         raise
     except OSError as error:
@@ -102,10 +144,8 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
         raise UserError(f"{path}: found a damaged or truncated TIFF, expected {EXPECTED_PLANE}.") from error
 
 
-def _checked_plane(path: Path, tif: tifffile.TiffFile) -> Directory:
-    """Find the one plane of full resolution and check its tags; nothing is decoded yet."""
-    directory = find_plane(path, tif)
-    page = directory.page
+def _check_page(path: Path, page: Any) -> None:
+    """Check the tags of a plane; nothing is decoded yet."""
     bytes_per_pixel = max(1, page.bitspersample // 8)
     check_claimed_size(path, page.imagelength, page.imagewidth, bytes_per_pixel, of="a plane")
     _check_pixel_kind(path, page)
@@ -113,7 +153,6 @@ def _checked_plane(path: Path, tif: tifffile.TiffFile) -> Directory:
         check_claimed_size(path, page.tilelength, page.tilewidth, bytes_per_pixel, of="tiles")
     _check_codec(path, page)
     _check_segments(path, page)
-    return directory
 
 
 def _check_pixel_kind(path: Path, page: Any) -> None:
@@ -164,17 +203,18 @@ def _check_segments(path: Path, page: Any) -> None:
         )
 
 
-def _info(tif: tifffile.TiffFile, directory: Directory) -> TiffInfo:
-    page, first = directory.page, tif.pages.first
+def _info(tif: tifffile.TiffFile, directories: Directories, planes: int) -> TiffInfo:
+    page, first = directories.pages[0], tif.pages.first
     return TiffInfo(
         shape=(int(page.imagelength), int(page.imagewidth)),
-        axes=stored_axes(tif, page),
-        directory=directory.number,
-        planes=len(tif.pages),
+        axes=stored_axes(tif, page) if planes == 1 else "YX",
+        planes=planes,
+        directories=directories.numbers,
+        chain=len(tif.pages),
         description=str(first.description),
         software=str(first.software),
         tag_pixel_size_um=_tag_pixel_size(tif, page),
-        warnings=directory.warnings,
+        warnings=directories.warnings,
     )
 
 

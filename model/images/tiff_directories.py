@@ -1,4 +1,4 @@
-"""Find the directory of a TIFF that holds the image: no thumbnail, no reduced level, and only one plane.
+"""Find the directories of a TIFF that hold the image's planes: no thumbnails, no reduced levels.
 
 Looks at tags alone. tifffile reads the directories; what it would pass over in silence, as a chain that leads beyond
 the end of the file, is checked here.
@@ -16,15 +16,14 @@ from .limits import refuse
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2  # of the former SubfileType
 _MAX_DIRECTORIES = 1_000_000
-_UIC2 = 33629  # MetaMorph: as many values as there are planes behind the directory
 
 
 @dataclass(frozen=True)
-class Directory:
-    """The directory of the one plane of full resolution, and its number in the main chain (-1: a SubIFD)."""
+class Directories:
+    """The directories of full resolution, of one shape, and their numbers in the main chain (-1: a SubIFD)."""
 
-    page: Any
-    number: int
+    pages: tuple[Any, ...]
+    numbers: tuple[int, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -54,8 +53,8 @@ def check_chain(path: Path, tif: tifffile.TiffFile) -> None:
         (offset,) = struct.unpack(header.offsetformat, following)
 
 
-def find_plane(path: Path, tif: tifffile.TiffFile) -> Directory:
-    """Find the only plane of full resolution; UserError where there is none or more than one."""
+def find_planes(path: Path, tif: tifffile.TiffFile) -> Directories:
+    """Find the planes of full resolution; UserError where there is none, or images of several sizes."""
     pages: list[tuple[int, Any]] = list(enumerate(tif.pages))
     if not pages:
         refuse(path, "a truncated TIFF, or one without pixels")
@@ -71,19 +70,15 @@ def find_plane(path: Path, tif: tifffile.TiffFile) -> Directory:
         if len(images) != 1:
             refuse(path, f"{len(images)} directories that are all marked as reduced copies of another image")
         full, warnings = images, ("its only image is marked as a reduced copy of another",)
-    number, page = max(full, key=lambda item: _area(item[1]))  # the first of the largest
+    page = max((page for _, page in full), key=_area)
     larger = [other for _, other in images if _area(other) > _area(page)]
     if larger:
         refuse(path, f"a directory of {_size(larger[0])} that is marked as a reduced copy of one of {_size(page)}")
-    others = [other for _, other in full if other is not page]
-    same = [other for other in others if _shape(other) == _shape(page)]
-    if same:
-        refuse(path, f"{1 + len(same)} planes")
+    planes = [(number, other) for number, other in full if _shape(other) == _shape(page)]
+    others = [other for _, other in full if _shape(other) != _shape(page)]
     if strange := [other for other in others if not _is_level(other, page)]:
         refuse(path, f"several images, of {_size(page)} and {_size(strange[0])}")
-    if (planes := _planes_behind(tif, page)) > 1:
-        refuse(path, f"{planes} planes")
-    return Directory(page, number, warnings)
+    return Directories(tuple(page for _, page in planes), tuple(number for number, _ in planes), warnings)
 
 
 def stored_axes(tif: tifffile.TiffFile, page: Any) -> str:
@@ -91,19 +86,6 @@ def stored_axes(tif: tifffile.TiffFile, page: Any) -> str:
     if tif.is_ome:  # an OME-XML may lead tifffile to other files; without it, the axes are the directory's own
         return "YX" if page.ndim == 2 else str(page.axes)
     return next((str(series.axes) for series in tif.series if series.keyframe is page), str(page.axes))
-
-
-def _planes_behind(tif: tifffile.TiffFile, page: Any) -> int:
-    """How many planes lie behind one directory, by whatever the writing program says of it."""
-    planes = [int(page.imagedepth)]
-    if _UIC2 in page.tags:
-        planes.append(int(page.tags[_UIC2].count))
-    if tif.is_imagej and tif.imagej_metadata:
-        planes.append(int(tif.imagej_metadata.get("images", 1)))
-    if not tif.is_ome:
-        pixels = max(1, page.imagelength * page.imagewidth * page.samplesperpixel)
-        planes += [int(series.size) // pixels for series in tif.series if series.keyframe is page]
-    return max(planes)
 
 
 def _is_level(other: Any, page: Any) -> bool:

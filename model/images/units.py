@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 # A light microscope's pixel lies well inside; what lies outside is a wrong unit, or print resolution.
 PLAUSIBLE_PIXEL_SIZE_UM = (0.01, 10.0)
+PLAUSIBLE_Z_STEP_UM = (0.001, 1000.0)
 
 _UM_PER_SYMBOL: Mapping[str, float] = {
     "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "µm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6,
@@ -22,6 +23,10 @@ _UM_PER_WORD: Mapping[str, float] = {
         for metre in ("meter", "metre")
     },
 }  # fmt: skip
+_SECONDS_PER_UNIT: Mapping[str, float] = {
+    "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "millisecond": 1e-3, "µs": 1e-6, "ns": 1e-9,
+    "min": 60.0, "minute": 60.0, "minutes": 60.0, "h": 3600.0, "hour": 3600.0, "d": 86_400.0, "day": 86_400.0,
+}  # fmt: skip
 
 
 def um_per_unit(unit: str) -> float | None:
@@ -36,6 +41,11 @@ def um_per_unit(unit: str) -> float | None:
     if text in _UM_PER_SYMBOL:
         return _UM_PER_SYMBOL[text]
     return _UM_PER_WORD.get(text, _UM_PER_WORD.get(text.removesuffix("s")))
+
+
+def seconds_per_unit(unit: str) -> float | None:
+    """Seconds in one `unit`, by OME's symbols and in words; None for what is no time."""
+    return _SECONDS_PER_UNIT.get(unit.strip().casefold().replace("\N{GREEK SMALL LETTER MU}", "µ"))
 
 
 def plausible_pixel_size(size_um: tuple[float, float]) -> tuple[float, float] | None:

@@ -1,0 +1,192 @@
+"""Open an image file of any kind that is read here: TIFF, OME-TIFF, .mha, OME-Zarr, ND2."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .channels import describe_channel
+from .limits import refuse
+from .ome_image import Position
+from .ome_xml import looks_like_ome, read_stack_metadata
+from .reader import ImageInfo, as_uint16, inspect, is_mha, parse_description, plane_info, read_image, trusted_pixel_size
+from .stack import Channel, Stack, StackInfo
+from .tiff import TiffReader
+from .tiff_positions import StatedPlanes
+
+_EXPORT_FIRST = {
+    ".czi": "ZEN", ".lif": "LAS X", ".lsm": "ZEN", ".oib": "Fiji", ".oif": "Fiji", ".oir": "Fiji", ".vsi": "Fiji",
+    ".ims": "Fiji", ".dv": "Fiji", ".scn": "Fiji", ".svs": "Fiji", ".xdce": "Fiji",
+}  # fmt: skip
+
+
+def open_stack(path: str | Path) -> Stack:
+    """Open a file of one or more planes; its planes are read when they are asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, or the folder of an OME-Zarr image.
+
+    Returns
+    -------
+    Stack
+        To be closed, or used in a ``with`` statement.
+
+    Raises
+    ------
+    UserError
+        One sentence, where it cannot be read, holds something else than planes of 8- or 16-bit grey values, or does
+        not say which plane is which.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".zarr":
+        from .ome_zarr import open_ome_zarr
+
+        return open_ome_zarr(path)
+    if suffix == ".nd2":
+        from .nd2_reader import open_nd2
+
+        return open_nd2(path)
+    if program := _EXPORT_FIRST.get(suffix):
+        refuse(path, f"a file of the format {suffix[1:].upper()}", f"OME-TIFF, as which {program} exports it")
+    return _MhaStack(path) if is_mha(path) else _TiffStack(path)
+
+
+class _MhaStack:
+    """The only plane of a MetaImage file."""
+
+    def __init__(self, path: Path) -> None:
+        self.info = _of_one_plane(inspect(path))
+
+    def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
+        _check_index(self.info, t, c, z)
+        return read_image(self.info.path).pixels
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _TiffStack:
+    """The planes of a TIFF, found by OME-XML or whatever else tells which plane is which."""
+
+    def __init__(self, path: Path) -> None:
+        self._tiff = TiffReader(path)
+        try:
+            self.info, self._numbers = self._describe(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
+        _check_index(self.info, t, c, z)
+        return as_uint16(self._tiff.read(self._numbers[t, c, z]))
+
+    def close(self) -> None:
+        self._tiff.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _describe(self, path: Path) -> tuple[StackInfo, Mapping[Position, int]]:
+        """Describe the file, and number its planes in the order of the file by their position."""
+        tiff = self._tiff.info
+        if tiff.planes == 1:
+            return _of_one_plane(plane_info(path, tiff)), {(0, 0, 0): 0}
+        channels: Sequence[Channel] = ()
+        provenance: Mapping[str, str] = {}
+        size, states_size, warnings = None, False, list(tiff.warnings)
+        stated: StatedPlanes | None = None
+        if looks_like_ome(tiff.description):
+            try:
+                root, file_uuid, provenance = parse_description(path, tiff.description)
+            except ValueError as error:
+                warnings.append(f"{error}, so pixel size and channels are unknown")
+                states_size = True
+            else:
+                ome = read_stack_metadata(root, path, tiff.directories, tiff.shape, file_uuid)
+                channels, size, states_size = ome.channels, ome.pixel_size_um, ome.states_size
+                stated = StatedPlanes(ome.positions, None, ome.z_step_um, ome.time_increment_s, ome.warnings)
+        if stated is None:
+            stated = self._tiff.read_stated_planes()
+        numbers, kept, incomplete = _whole_grid(path, stated.positions)
+        if not channels:
+            channels = [describe_channel(None)] * (1 + max(kept[1]))
+        info = StackInfo(
+            path,
+            tiff.shape,
+            times=len(kept[0]),
+            channels=tuple(channels[c] for c in kept[1]),
+            focal_planes=len(kept[2]),
+            pixel_size_um=trusted_pixel_size(tiff, size, states_size),
+            z_step_um=stated.z_step_um,
+            time_increment_s=stated.time_increment_s,
+            provenance=provenance,
+            warnings=(*warnings, *stated.warnings, *incomplete),
+        )
+        return info, numbers
+
+
+def _of_one_plane(info: ImageInfo) -> StackInfo:
+    return StackInfo(
+        info.path,
+        info.shape,
+        channels=(Channel(info.channel, info.modality, describe_channel(info.channel).transmitted),),
+        pixel_size_um=info.pixel_size_um,
+        provenance=info.provenance,
+        warnings=info.warnings,
+    )
+
+
+def _whole_grid(
+    path: Path, positions: Sequence[Position]
+) -> tuple[Mapping[Position, int], tuple[Sequence[int], Sequence[int], Sequence[int]], tuple[str, ...]]:
+    """Number the planes along T, C and Z as far as the axes are whole; an acquisition may have been stopped.
+
+    Gives the number in the file by position from 0, the indices t, c and z that are kept, and warnings.
+    """
+    ts, cs, zs = (sorted({position[axis] for position in positions}) for axis in range(3))
+    warnings: tuple[str, ...] = ()
+    if len(ts) > 1:
+        held = Counter(t for t, _, _ in positions)
+        whole = [t for t in ts if held[t] == len(cs) * len(zs)]
+        if whole and whole != ts:
+            warnings = (f"{len(ts) - len(whole)} of its {len(ts)} time points lack planes and are left out",)
+            ts = whole
+    else:
+        held = Counter(z for _, _, z in positions)
+        whole = [z for z in zs if held[z] == len(cs)]
+        if whole and whole != zs:
+            warnings = (f"{len(zs) - len(whole)} of its {len(zs)} focal planes lack channels and are left out",)
+            zs = whole
+    found = {position: number for number, position in enumerate(positions)}
+    numbers: dict[Position, int] = {}
+    for t, stored_t in enumerate(ts):
+        for c, stored_c in enumerate(cs):
+            for z, stored_z in enumerate(zs):
+                if (stored_t, stored_c, stored_z) not in found:
+                    refuse(
+                        path,
+                        f"{len(positions)} planes of {len(ts)} times, {len(cs)} channels and {len(zs)} focal planes",
+                        "a plane for each time, channel and focal plane",
+                    )
+                numbers[t, c, z] = found[stored_t, stored_c, stored_z]
+    return numbers, (ts, cs, zs), warnings
+
+
+def _check_index(info: StackInfo, t: int, c: int, z: int) -> None:
+    if not (0 <= t < info.times and 0 <= c < len(info.channels) and 0 <= z < info.focal_planes):
+        raise IndexError(f"plane t {t}, c {c}, z {z} of {info.times} x {len(info.channels)} x {info.focal_planes}")
