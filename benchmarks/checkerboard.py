@@ -56,7 +56,7 @@ def main() -> None:
             seen[name.modality] += 1
             image = read_image(path)
             plan = predictor.plan(name.modality, image.info.shape, image.info.pixel_size_um)
-            for organelle, output_YX in predictor.forward(predictor.preprocess(image.pixels, plan)).items():
+            for organelle, output_YX in predictor.forward(predictor.preprocess(image.pixels, plan)).mean.items():
                 for period in PERIODS_PX:
                     energies[name.modality, organelle, period].append(grid_energy(output_YX.numpy(), period))
     ratios = {key: float(np.divide(*np.sum(pairs, axis=0))) for key, pairs in energies.items()}

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.peak_memory import peak_gb, run
-from model.batch import BatchOptions, predict_cases
+from model.batch import predict_cases
+from model.batch_options import BatchOptions
 from model.discovery import discover
 from model.images import read_image, write_plane
-from model.labels import Organelle
 from model.memory import tune_malloc
-from model.plan import NetworkInputs
+from model.plan import NetworkInputs, NetworkOutputs
 from model.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +64,7 @@ class Timed(Predictor):
 
     in_networks = 0.0
 
-    def forward(self, inputs: NetworkInputs) -> dict[Organelle, torch.Tensor]:
+    def forward(self, inputs: NetworkInputs) -> NetworkOutputs:
         began = time.perf_counter()
         outputs = super().forward(inputs)
         self.in_networks += time.perf_counter() - began

@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath
 
 from model import naming
 from model.errors import UserError
-from model.grand_challenge import INPUT_SLUG, OUTPUT_SLUGS, output_slug
+from model.grand_challenge import INPUT_SLUG, OUTPUT_FOLDERS, output_slug
 from model.labels import Organelle
 
 log = logging.getLogger(__name__)
 
-_SOCKETS = {*OUTPUT_SLUGS, INPUT_SLUG}
+_SOCKETS = {*OUTPUT_FOLDERS, INPUT_SLUG}
 
 Files = Mapping[str, Path]
 """Image files by key."""

@@ -1,54 +1,30 @@
-"""Predict many images: the next is read and the last is written while the networks compute.
+"""Predict many images: the next plane is read and the last is written while the networks compute.
 
 An image whose outputs were predicted earlier, from the same bytes by the same checkpoints with the same settings, is
-skipped: each output says in its provenance what made it.
+skipped: each output says in its provenance what made it. So is each plane of a stack that was not finished.
 """
 
 import logging
-import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from .discovery import Case, is_prediction
-from .errors import UserError
-from .files import file_sha256
-from .images import ImageInfo, read_image, write_plane
-from .labels import Modality, Organelle
-from .naming import modality_token
-from .plan import NetworkInputs, Plan
+from .batch_options import BatchOptions
+from .case_job import CaseJob, open_job
+from .disagreement import disagreement, disagreement_map
+from .discovery import Case
+from .images.open_stack import open_stack
+from .images.stack import Stack
+from .outputs import Content, OutputFile, output_files, remove_output, write_output
+from .plan import NetworkInputs, NetworkOutputs
 from .predictor import Predictor
 
 log = logging.getLogger(__name__)
-
-NOT_COMPARED = {"device"}
-"""Provenance that may differ: a batch that was begun on a CPU may be finished on a GPU."""
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How to treat images.
-
-    Attributes
-    ----------
-    modality : Modality or None
-        Of images that do not say theirs.
-    override_modality : bool
-        Whether `modality` also holds for images that say another one.
-    strict : bool
-        Whether an unknown modality is an error.
-    force : bool
-        Whether to predict what is already predicted.
-    """
-
-    modality: Modality | None = None
-    override_modality: bool = False
-    strict: bool = False
-    force: bool = False
 
 
 class Status(Enum):
@@ -84,32 +60,38 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class LoadedCase:
-    """One case as read.
-
-    Attributes
-    ----------
-    info : ImageInfo
-    plan : Plan
-    inputs : NetworkInputs or None
-        None: the case is already predicted.
-    warnings : tuple of str
-        One clause each, without the file's name.
-    """
-
-    info: ImageInfo
-    plan: Plan
-    inputs: NetworkInputs | None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PendingWrite:
-    """One case that the networks are done with, and that is being written."""
+class CaseEnd:
+    """All that is left to do of a case once its planes are predicted; without a job there is nothing to write."""
 
     case: Case
     status: Status
     message: str
+    job: CaseJob | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class PlaneRead:
+    """A plane that the networks are to predict; `number` counts the planes of its case."""
+
+    job: CaseJob
+    number: int
+    inputs: NetworkInputs
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the reader hands on: a plane, the end of a case, or its last plane with its end."""
+
+    plane: PlaneRead | None
+    end: CaseEnd | None
+
+
+@dataclass(frozen=True)
+class PendingWrite:
+    """A case that the networks are done with, and that is being written."""
+
+    end: CaseEnd
     seconds: float
     writing: Future[None]
 
@@ -119,32 +101,39 @@ class PendingWrite:
         if error is not None and not isinstance(error, Exception):
             raise error
         if error is not None:
-            return Outcome(self.case, Status.FAILED, Status.FAILED.value, self.seconds, error)
-        return Outcome(self.case, self.status, self.message, self.seconds)
+            return Outcome(self.end.case, Status.FAILED, Status.FAILED.value, self.seconds, error)
+        return Outcome(self.end.case, self.end.status, self.end.message, self.seconds)
 
 
 def predict_cases(
     cases: Sequence[Case], predictor: Predictor, batch_options: BatchOptions
 ) -> Generator[Outcome, None, None]:
-    """Predict case by case and yield each outcome, in order, once its four files are written.
+    """Predict case by case and yield each outcome, in order, once its files are written.
 
-    At most three cases are in memory: one being read, one in the networks, one being written. An error of one case
+    At most three planes are in memory: one being read, one in the networks, one being written. An error of one case
     is its outcome and affects no other; none of its outputs remains, not even of an earlier run. Warnings are logged.
     If the caller stops early, what is being written is still finished, and what is not begun is dropped.
     """
     reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    steps = (step for case in cases for step in _read(case, predictor, batch_options))
     try:
-        readings = (reader.submit(_read, case, predictor, batch_options) for case in cases)
-        following = next(readings, None)
+        following = reader.submit(next, steps, None)
+        keeping: Future[None] = _finished()
         last: PendingWrite | None = None
-        for case in cases:
-            begun = time.perf_counter()
-            reading, following = following, next(readings, None)
-            assert reading is not None, "as many are read as there are cases"
-            status, message, writing = _predict(case, reading, predictor, writer)
-            before, last = last, PendingWrite(case, status, message, time.perf_counter() - begun, writing)
+        begun = time.perf_counter()
+        while (step := following.result()) is not None:
+            following = reader.submit(next, steps, None)
+            if step.plane is not None:
+                outputs = _predict(step.plane, predictor)
+                keeping.result()  # so that no more than one plane waits for the disk
+                keeping = writer.submit(_keep, step.plane, outputs)
+            if step.end is None:
+                continue
+            writing = writer.submit(_finish, step.end, batch_options)
+            before, last = last, PendingWrite(step.end, time.perf_counter() - begun, writing)
             if before is not None:
                 yield before.outcome()
+            begun = time.perf_counter()
         if last is not None:
             yield last.outcome()
     finally:
@@ -152,106 +141,121 @@ def predict_cases(
         writer.shutdown()
 
 
-def _read(case: Case, predictor: Predictor, batch_options: BatchOptions) -> LoadedCase | None:
-    """Read, plan and preprocess; None where the image is itself a prediction."""
-    image = read_image(case.source)
-    if is_prediction(image.info):
-        return None
-    modality, warnings = _choose_modality(case, image.info, batch_options)
-    plan = predictor.plan(modality, image.info.shape, image.info.pixel_size_um)
-    plan = plan.with_provenance(input_sha256=file_sha256(case.source))
-    if not batch_options.force and all(_is_done(case, organelle, plan) for organelle in Organelle):
-        return LoadedCase(image.info, plan, None)
-    inputs = predictor.preprocess(image.pixels, plan)
-    return LoadedCase(
-        image.info, inputs.plan, inputs, (*warnings, *image.info.warnings, *plan.warnings, *inputs.warnings)
-    )
-
-
-def _predict(
-    case: Case, reading: Future[LoadedCase | None], predictor: Predictor, writer: ThreadPoolExecutor
-) -> tuple[Status, str, Future[None]]:
-    """Run the networks on what was read and hand the result to the writer; an error waits in the future."""
+def _read(case: Case, predictor: Predictor, batch_options: BatchOptions) -> Iterator[Step]:
+    """Read and preprocess the planes of a case that are not there yet."""
     try:
-        loaded = reading.result()
-        if loaded is None:
-            return Status.IS_PREDICTION, Status.IS_PREDICTION.value, _finished()
-        height, width = loaded.info.shape
-        message = f"{height} x {width} px, {loaded.plan.modality or 'unknown modality'}"
-        if loaded.inputs is None:
-            return Status.ALREADY_PREDICTED, f"{message}, {Status.ALREADY_PREDICTED.value}", _finished()
-        for warning in loaded.warnings:
-            log.warning("%s: %s.", case.title, warning)
-        outputs = predictor.forward(loaded.inputs)
+        with open_stack(case.source) as stack:
+            job = open_job(case, stack, predictor, batch_options)
+            if job is None:
+                yield Step(None, CaseEnd(case, Status.IS_PREDICTION, Status.IS_PREDICTION.value))
+                return
+            if not batch_options.force and job.is_written():
+                already = Status.ALREADY_PREDICTED
+                yield Step(None, CaseEnd(case, already, f"{job.message}, {already.value}"))
+                return
+            end = CaseEnd(case, Status.PREDICTED, job.message, job)
+            missing = list(range(job.planes)) if batch_options.force else job.missing_planes()
+            for number in missing:
+                if job.error is not None:
+                    missing = []
+                    break
+                t, z = job.selected.positions[number]
+                pixels = stack.read_plane(t, job.selected.channel, z)
+                inputs = predictor.preprocess(pixels, job.plane_plan(number))
+                yield Step(PlaneRead(job, number, inputs), end if number == missing[-1] else None)
+            if not missing:
+                yield Step(None, end)
     except Exception as error:  # whatever is wrong with one image must not affect the others
-        _remove_outputs(case)
-        return Status.FAILED, Status.FAILED.value, _finished(error)
-    return Status.PREDICTED, message, writer.submit(_write, case, loaded, outputs)
+        yield Step(None, CaseEnd(case, Status.FAILED, Status.FAILED.value, error=error))
 
 
-def _write(case: Case, loaded: LoadedCase, outputs: Mapping[Organelle, Tensor]) -> None:
+def _predict(plane: PlaneRead, predictor: Predictor) -> NetworkOutputs | None:
+    """Run the networks on a plane; an error is the job's, and there is nothing to keep."""
+    job = plane.job
+    if job.error is not None:
+        return None
     try:
-        for organelle, prediction in Predictor.postprocess(outputs, loaded.plan).items():
-            write_plane(
-                case.outputs[organelle],
-                prediction,
-                channel=organelle.label,
-                pixel_size_um=loaded.info.pixel_size_um,
-                provenance=loaded.plan.provenance[organelle],
-            )
+        for warning in job.new_warnings(plane.inputs.warnings):
+            log.warning("%s: %s.", job.case.title, warning)
+        begun = time.perf_counter()
+        outputs = predictor.forward(plane.inputs)
+    except Exception as error:
+        job.error = error
+        return None
+    if job.planes > 1:
+        seconds = time.perf_counter() - begun
+        log.info("%s: plane %d of %d, %.1f s", job.case.title, plane.number + 1, job.planes, seconds)
+    return outputs
+
+
+def _keep(plane: PlaneRead, outputs: NetworkOutputs | None) -> None:
+    """Postprocess a plane and keep it until its case is complete; an error is the job's."""
+    if outputs is None:
+        return
+    job, plan = plane.job, plane.inputs.plan
+    try:
+        predicted = Predictor.postprocess(outputs, plan)
+        pixels = {Content(organelle): predicted[organelle] for organelle in predicted}
+        provenance = {organelle: dict(entries) for organelle, entries in plan.provenance.items()}
+        for organelle, std_YX in outputs.std.items():
+            provenance[organelle]["disagreement"] = f"{disagreement(outputs.mean[organelle], std_YX):.3f}"
+        for content in job.contents:
+            if content.disagreement and content.organelle:
+                pixels[content] = disagreement_map(outputs.std.get(content.organelle), plan.shape)
+        job.store.add(*job.output_position(plane.number), pixels, provenance)
+    except Exception as error:
+        job.error = error
+
+
+def _finish(end: CaseEnd, batch_options: BatchOptions) -> None:
+    """Write the files of a case whose planes are complete; remove them where anything went wrong."""
+    job, error = end.job, end.error
+    try:
+        if error is None and job is not None:
+            error = job.error
+        if error is not None:
+            raise error
+        if job is not None:
+            _write(job)
     except Exception:
-        _remove_outputs(case)
+        _remove_outputs(output_files(end.case, batch_options.outputs))
         raise
 
 
-def _remove_outputs(case: Case) -> None:
+def _write(job: CaseJob) -> None:
+    with open_stack(job.case.source) as stack:
+        planes = _PlanesOfCase(job, stack)
+        for file in job.files:
+            write_output(file, planes, job.geometry, job.measured_provenance(file.contents))
+    job.store.remove()
+
+
+@dataclass(frozen=True)
+class _PlanesOfCase:
+    """The planes of a case's files: what was predicted, and the input itself."""
+
+    job: CaseJob
+    stack: Stack
+
+    def read(self, t: int, z: int, content: Content) -> NDArray[np.uint16]:
+        """Read one plane by its indices in the output."""
+        if content.organelle is not None:
+            return self.job.store.read(t, z, content)
+        number = t * self.job.geometry.focal_planes + z
+        stored_t, stored_z = self.job.selected.positions[number]
+        return self.stack.read_plane(stored_t, self.job.selected.channel, stored_z)
+
+
+def _remove_outputs(files: Sequence[OutputFile]) -> None:
     """Remove the outputs of a failed case, also of an earlier run: they could be taken for its result."""
-    for path in case.outputs.values():
-        if os.path.lexists(path) and not os.path.isdir(path):
-            try:
-                path.unlink()
-            except OSError as error:
-                log.warning("%s: this output of an earlier run cannot be removed (%s).", path, error.strerror)
+    for file in files:
+        try:
+            remove_output(file)
+        except OSError as error:
+            log.warning("%s: this output of an earlier run cannot be removed (%s).", file.path, error.strerror)
 
 
-def _finished(error: Exception | None = None) -> Future[None]:
+def _finished() -> Future[None]:
     future: Future[None] = Future()
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
+    future.set_result(None)
     return future
-
-
-def _choose_modality(
-    case: Case, info: ImageInfo, batch_options: BatchOptions
-) -> tuple[Modality | None, tuple[str, ...]]:
-    """Take the modality from the file, its name at upload or the option, in this order unless overridden."""
-    option, stated, source = batch_options.modality, info.modality, "the file"
-    if stated is None and case.original_name:
-        stated, source = modality_token(case.original_name), "its name at upload"
-    if stated is None:
-        stated = option
-    if stated is not None and option in (stated, None):
-        return stated, ()
-    if stated is not None and batch_options.override_modality:
-        return option, (f"--modality {option} is followed, although {source} says {stated}",)
-    if stated is not None:
-        ignored = f"{source} says {stated}, --modality {option} is not followed; --override-modality follows it"
-        return stated, (ignored,)
-    unknown = "nothing tells whether this is BF, PC or DIC"
-    if batch_options.strict:
-        raise UserError(f"{case.title}: {unknown}, expected its channel name, its file name or --modality to say so.")
-    return None, (f"{unknown}, so the unified network predicts all organelles",)
-
-
-def _is_done(case: Case, organelle: Organelle, plan: Plan) -> bool:
-    """Whether the output can be read to its last pixel, and says of itself what it would say if it were made now."""
-    try:
-        output = read_image(case.outputs[organelle])
-    except UserError:  # absent, damaged, or of another program
-        return False
-    recorded = output.info.provenance
-    return output.info.shape == plan.shape and all(
-        recorded.get(key) == value for key, value in plan.provenance[organelle].items() if key not in NOT_COMPARED
-    )

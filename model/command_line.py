@@ -9,21 +9,35 @@ import argparse
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
-from .batch import BatchOptions, Status, predict_cases
-from .commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED, log_to_standard_streams, number, one_line, one_sentence
+from .batch import Status, predict_cases
+from .batch_options import BatchOptions
+from .commands import (
+    DONE,
+    INTERRUPTED,
+    NOT_BEGUN,
+    SOME_FAILED,
+    log_to_standard_streams,
+    number,
+    one_line,
+    one_sentence,
+    whole_number,
+)
 from .discovery import Case, discover
 from .errors import UserError
 from .files import prepare_folder
 from .labels import Modality
 from .memory import tune_malloc
+from .outputs import FileFormat, Layout, OutputOptions
 from .precision import Precision
 from .predictor import Predictor
 from .routing import resources_folder, shipped_resources
+from .selection import SelectionOptions
 from .settings import PRESETS, InferenceSettings
 from .tiling import MAX_OVERLAP
 from .tta import QUARTER_TURNS
@@ -114,6 +128,8 @@ def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: arg
         override_modality=options.override_modality,
         strict=options.strict,
         force=options.force,
+        selection=SelectionOptions(options.channel, options.t, options.z),
+        outputs=OutputOptions(options.layout, options.format, options.disagreement),
     )
     summary = Summary()
     with closing(predict_cases(cases, predictor, batch_options)) as outcomes:
@@ -145,6 +161,16 @@ def inference_settings(options: argparse.Namespace) -> InferenceSettings:
     preset = replace(PRESETS[options.preset], precision=precision)
     overrides = {name: getattr(options, name) for name in ("overlap", "rotations")}
     return replace(preset, **{name: value for name, value in overrides.items() if value is not None})
+
+
+def _plane(*words: str) -> Callable[[str], int | str | None]:
+    """Make an argparse type for an index from 0, one of some words, or "all", which is None."""
+    index = whole_number(0)
+
+    def plane(text: str) -> int | str | None:
+        return None if text == "all" else text if text in words else index(text)
+
+    return plane
 
 
 def parse(arguments: Sequence[str] | None, message: str | None = __doc__) -> argparse.Namespace:
@@ -189,6 +215,17 @@ def parse(arguments: Sequence[str] | None, message: str | None = __doc__) -> arg
     add("--override-modality", action="store_true", help="follow --modality also where an image says otherwise")
     add("--strict", action="store_true", help="make an unknown modality an error instead of a warning")
     add("--force", action="store_true", help="predict also images that are already predicted")
+    add("--channel", help="name or index (from 0) of the channel of transmitted light (told by its metadata)")
+    add("--z", type=_plane("best"), metavar="all|best|INDEX", help="focal planes of a stack; indices from 0 (all)")
+    add("--t", type=_plane(), metavar="all|INDEX", help="time points of a stack; indices from 0 (all)")
+    add(
+        "--layout",
+        choices=get_args(Layout),
+        default="organelles",
+        help="organelles: a file for each; merged: one file, with the input (%(default)s)",
+    )
+    add("--format", choices=get_args(FileFormat), default="tiff", help="OME-TIFF or OME-Zarr (%(default)s)")
+    add("--disagreement", action="store_true", help="write also how much the rotations disagree, as images")
     add("--no-rescale", dest="rescale", action="store_false", help="do not resample to the pixel size learned")
     options = parser.parse_args(arguments)
     if options.override_modality and not options.modality:

@@ -7,16 +7,16 @@ it and below, except fluorescent targets and what this program predicted earlier
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from .commands import one_line
 from .errors import UserError
-from .grand_challenge import OUTPUT_SLUGS, input_folder, original_names, output_folder
-from .images import ImageInfo, inspect
+from .grand_challenge import OUTPUT_FOLDERS, input_folder, original_names, output_folder
+from .images.open_stack import open_stack
 from .labels import Organelle
-from .naming import IMAGE_SUFFIXES, TargetName, is_image, near_miss, parse, prediction_filename
+from .naming import IMAGE_SUFFIXES, STACK_SUFFIXES, TargetName, is_input, near_miss, parse, prediction_filename
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ def discover(input: Path, output: Path) -> list[Case]:
     walk = _Walk(folder, input)
     found = walk.images() if on_platform else _without_targets(walk.images(), input)
     if not found:
-        raise UserError(f"{folder}: found no image to predict, expected {', '.join(IMAGE_SUFFIXES)} files.")
+        suffixes = ", ".join(IMAGE_SUFFIXES + STACK_SUFFIXES)
+        raise UserError(f"{folder}: found no image to predict, expected {suffixes} files.")
     sources = {relative: Path(os.path.join(folder, relative)) for relative in found}
     names = original_names(input / "inputs.json", list(sources.values())) if on_platform else {}
     cases = [Case(source, _output_name(relative), output, names.get(source)) for relative, source in sources.items()]
@@ -94,9 +95,9 @@ def discover(input: Path, output: Path) -> list[Case]:
     return _one_per_output(cases)
 
 
-def is_prediction(info: ImageInfo) -> bool:
-    """Whether an image was predicted by this program, by its provenance."""
-    return "checkpoint" in info.provenance
+def is_prediction(provenance: Mapping[str, str]) -> bool:
+    """Whether an image was predicted by this program, by what it recorded."""
+    return any(key == "checkpoint" or key.startswith("checkpoint of ") for key in provenance)
 
 
 class _Walk:
@@ -140,11 +141,13 @@ class _Walk:
             if entry.is_symlink():
                 self._take_link(entry, relative)
             elif entry.is_dir(follow_symlinks=False):
-                if entry.name in OUTPUT_SLUGS:
+                if entry.name in OUTPUT_FOLDERS:
                     self.former.append(entry.path)
+                elif is_input(entry.name):  # OME-Zarr; what is in it are no images of their own
+                    self.found.append(relative)
                 else:
                     yield relative
-            elif is_image(entry.name):
+            elif is_input(entry.name):
                 if entry.is_file(follow_symlinks=False):
                     self.found.append(relative)
                 else:  # reading a pipe would wait for ever
@@ -152,12 +155,12 @@ class _Walk:
 
     def _take_link(self, entry: os.DirEntry[str], relative: str) -> None:
         to_folder = _leads_to_folder(entry)
-        if not (to_folder or is_image(entry.name)):
+        if not (to_folder or is_input(entry.name)):
             return
         target = os.path.realpath(entry.path)
         if not _is_within(target, self.inside):
             raise UserError(f"{entry.path}: found a link that leads out of {self.input}, expected a file within it.")
-        if not to_folder:
+        if not to_folder or is_input(entry.name):
             self.found.append(relative)
             self.links[relative] = target
 
@@ -216,7 +219,8 @@ def _one_per_output(cases: Sequence[Case]) -> list[Case]:
 
 def _is_prediction_file(path: Path) -> bool:
     try:
-        return is_prediction(inspect(path))
+        with open_stack(path) as stack:
+            return is_prediction(stack.info.provenance)
     except UserError:
         return False
 

@@ -109,6 +109,16 @@ def file_sha256(path: Path) -> str:
         raise UserError(f"{path}: it cannot be read ({error.strerror or error}).") from error
 
 
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder; UserError as `file_sha256`."""
+    if not path.is_dir():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all; raises UserError as `atomic_write` does."""
     with atomic_write(path) as file:

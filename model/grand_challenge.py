@@ -15,12 +15,21 @@ from .labels import Organelle
 INPUT_SLUG = "organelles-transmitted-light-ome-tiff"
 
 
-def output_slug(organelle: Organelle) -> str:
+DISAGREEMENT = "disagreement"
+
+
+def output_slug(organelle: Organelle, shows: str = "fluorescence") -> str:
     """Name of an organelle's output socket, which is also its folder's name."""
-    return f"{organelle}-fluorescence-ome-tiff"
+    return f"{organelle}-{shows}-ome-tiff"
 
 
-OUTPUT_SLUGS = frozenset(output_slug(organelle) for organelle in Organelle)
+MERGED_FOLDER = "organelles-merged"
+"""Not of the platform: input and organelles as channels of one file."""
+OUTPUT_FOLDERS = frozenset(
+    {output_slug(organelle, shows) for organelle in Organelle for shows in ("fluorescence", DISAGREEMENT)}
+    | {MERGED_FOLDER}
+)
+"""Names of all folders that predictions are written to."""
 
 
 def input_folder(input: Path) -> Path:
@@ -28,9 +37,9 @@ def input_folder(input: Path) -> Path:
     return input / "images" / INPUT_SLUG
 
 
-def output_folder(output: Path, organelle: Organelle) -> Path:
-    """Folder of an organelle's output socket."""
-    return output / "images" / output_slug(organelle)
+def output_folder(output: Path, organelle: Organelle, shows: str = "fluorescence") -> Path:
+    """Folder of an organelle's output socket, or the one beside it for what else is written of it."""
+    return output / "images" / output_slug(organelle, shows)
 
 
 def original_names(inputs_json: Path, sources: Sequence[Path]) -> dict[Path, str]:

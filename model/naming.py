@@ -15,6 +15,10 @@ from .labels import Modality, Organelle
 
 # Longest first, so that ".ome.tiff" goes as a whole.
 IMAGE_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".mha")
+STACK_SUFFIXES = (".ome.zarr", ".zarr", ".nd2", ".stk")
+"""Of files of one or more planes that prediction reads; an OME-Zarr image is a folder."""
+UNREAD_SUFFIXES = (".czi", ".lif", ".lsm", ".oib", ".oif", ".oir", ".vsi", ".ims", ".dv")
+"""Of microscope files that are not read, but named with what to do."""
 
 _FLAGS = re.IGNORECASE | re.ASCII
 _INPUT = re.compile(rf"image_([0-9]+)_({'|'.join(Modality)})(?:_z([0-9]+))?", _FLAGS)
@@ -119,10 +123,16 @@ def is_image(filename: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def is_input(filename: str) -> bool:
+    """Whether the base name is that of a file to predict, or of one that must be exported first."""
+    name = _base(filename)
+    return is_image(name) or (not name.startswith(".") and name.lower().endswith(STACK_SUFFIXES + UNREAD_SUFFIXES))
+
+
 def stem(filename: str) -> str:
     """Return the base name without its image suffix: ``a/image_1_BF_z0.ome.tiff`` -> ``image_1_BF_z0``."""
     name = _base(filename)
-    for suffix in IMAGE_SUFFIXES:
+    for suffix in IMAGE_SUFFIXES + STACK_SUFFIXES + UNREAD_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
     return name

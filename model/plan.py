@@ -56,6 +56,22 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class NetworkOutputs:
+    """What the networks of a plan predict, on their own grids.
+
+    Attributes
+    ----------
+    mean : mapping of Organelle to Tensor
+        (Y, X) float32 in [-1, 1], the mean over the rotations.
+    std : mapping of Organelle to Tensor
+        (Y, X) float32, their standard deviation; empty for one rotation, and for an image that shows nothing.
+    """
+
+    mean: Mapping[Organelle, Tensor]
+    std: Mapping[Organelle, Tensor]
+
+
+@dataclass(frozen=True)
 class NetworkInputs:
     """An image as the networks of a plan get it.
 

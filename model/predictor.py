@@ -27,7 +27,7 @@ from .margins import find_margins
 from .networks.build import NETWORKS, Network
 from .networks.dynamic_convolution import modality_code
 from .normalization import to_uint16
-from .plan import NetworkInputs, Plan, Step
+from .plan import NetworkInputs, NetworkOutputs, Plan, Step
 from .precision import Precision
 from .preprocessing import Grid, PixelSize, Preprocessing
 from .resampling import resample
@@ -198,13 +198,14 @@ class Predictor:
             inputs[step.checkpoint] = made[key]
         return NetworkInputs(plan, inputs)
 
-    def forward(self, inputs: NetworkInputs) -> dict[Organelle, Tensor]:
-        """Predict each organelle (Y, X) float32 in [-1, 1] on its network's grid, on the CPU."""
+    def forward(self, inputs: NetworkInputs) -> NetworkOutputs:
+        """Predict each organelle on its network's grid; the results are on the CPU."""
         if self._closed:
             raise ValueError("this predictor is closed")
         if not inputs.inputs:
-            return {organelle: torch.full((1, 1), BLANK) for organelle in Organelle}
-        outputs: dict[Organelle, Tensor] = {}
+            return NetworkOutputs({organelle: torch.full((1, 1), BLANK) for organelle in Organelle}, {})
+        mean: dict[Organelle, Tensor] = {}
+        std: dict[Organelle, Tensor] = {}
         # TF32 off and no benchmarking: what a GPU computes must be near the CPU's and the same each time.
         with (
             torch.inference_mode(),
@@ -214,14 +215,17 @@ class Predictor:
             for step in inputs.plan.steps:
                 heads = sorted(set(step.heads.values()), key=list(Organelle).index)
                 image_1YX = inputs.inputs[step.checkpoint].to(self.device)
-                output_CYX = self._run_network(step.checkpoint, heads, inputs.plan.modality, image_1YX).cpu()
-                outputs |= {organelle: output_CYX[heads.index(head)] for organelle, head in step.heads.items()}
-        return outputs
+                mean_CYX, std_CYX = self._run_network(step.checkpoint, heads, inputs.plan.modality, image_1YX)
+                channels = {organelle: heads.index(head) for organelle, head in step.heads.items()}
+                mean |= {organelle: mean_CYX[c] for organelle, c in channels.items()}
+                if std_CYX is not None:
+                    std |= {organelle: std_CYX[c] for organelle, c in channels.items()}
+        return NetworkOutputs(mean, std)
 
     @staticmethod
-    def postprocess(outputs: Mapping[Organelle, Tensor], plan: Plan) -> dict[Organelle, NDArray[np.uint16]]:
+    def postprocess(outputs: NetworkOutputs, plan: Plan) -> dict[Organelle, NDArray[np.uint16]]:
         """Bring what the networks predicted back to the image's grid, and to 16 bit: uint16 (Y, X) an organelle."""
-        return {organelle: to_uint16(resample(outputs[organelle].numpy(), plan.shape)) for organelle in Organelle}
+        return {organelle: to_uint16(resample(outputs.mean[organelle].numpy(), plan.shape)) for organelle in Organelle}
 
     def _preprocessing(self, checkpoint: str) -> Preprocessing:
         """As the checkpoint learned it; on the image's own grid where rescaling is switched off."""
@@ -251,8 +255,10 @@ class Predictor:
     def _window(self, metadata: CheckpointMetadata) -> int:
         return max(LARGEST_WHOLE, metadata.window) if self.settings.whole_image else metadata.window
 
-    def _run_network(self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor) -> Tensor:
-        """Predict with some heads of one network over all rotations: (1, Y, X) to float32 (C, Y, X), C as `heads`."""
+    def _run_network(
+        self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict with some heads of one network: (1, Y, X) to mean and deviation over the rotations, (C, Y, X)."""
         network, metadata = self._network(name), self.checkpoints[name]
         stride = NETWORKS[metadata.architecture.network].stride
         code_13: Tensor | None = None
@@ -272,7 +278,8 @@ class Predictor:
             batch = max(1, min(TILE_BATCH, TILE_BATCH_PX // window**2))
             return predict_tiled(predict_batch, turned_1YX, plan, batch)
 
-        return predict_with_tta(predict_turned, image_1YX, self.settings.rotations)
+        mean_CYX, std_CYX = predict_with_tta(predict_turned, image_1YX, self.settings.rotations)
+        return mean_CYX.cpu(), None if std_CYX is None else std_CYX.cpu()
 
     def _network(self, name: str) -> Network:
         if name not in self._networks:

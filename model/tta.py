@@ -17,8 +17,12 @@ QUARTER_TURNS: dict[int, tuple[int, ...]] = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)
 _PLANE = (-2, -1)  # never batch and channel, which turned nothing while the output was turned back
 
 
-def predict_with_tta(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, rotations: int) -> Tensor:
-    """Mean of the predictions of the turned image, each turned back; float32 (C, Y, X).
+def predict_with_tta(
+    predict: Callable[[Tensor], Tensor], image_1YX: Tensor, rotations: int
+) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation of the predictions of the turned image, each turned back; float32 (C, Y, X).
+
+    One rotation has no deviation. It is the population's, of values in [-1, 1]: 1 at most.
 
     `predict` maps (1, Y, X) to (C, Y, X) for the image's shape and its transpose.
     Raises ValueError if `rotations` is not 1, 2 or 4, or if `predict` changes the shape of the plane.
@@ -26,6 +30,8 @@ def predict_with_tta(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, rot
     if rotations not in QUARTER_TURNS:
         raise ValueError(f"rotations must be 1, 2 or 4, got {rotations}")
     sum_CYX: Tensor | None = None
+    first_CYX: Tensor | None = None
+    squares_CYX: Tensor | None = None  # of the differences from the first, which are small
     for turns in QUARTER_TURNS[rotations]:
         turned_CYX = predict(torch.rot90(image_1YX, turns, _PLANE).contiguous()).float()
         prediction_CYX = torch.rot90(turned_CYX, -turns, _PLANE)
@@ -35,5 +41,15 @@ def predict_with_tta(predict: Callable[[Tensor], Tensor], image_1YX: Tensor, rot
                 f"got {tuple(prediction_CYX.shape[-2:])}"
             )
         sum_CYX = prediction_CYX.clone() if sum_CYX is None else sum_CYX.add_(prediction_CYX)
+        if first_CYX is None:
+            first_CYX = prediction_CYX
+        else:
+            squares = (prediction_CYX - first_CYX).square_()
+            squares_CYX = squares if squares_CYX is None else squares_CYX.add_(squares)
     assert sum_CYX is not None
-    return sum_CYX.div_(rotations)
+    assert first_CYX is not None
+    mean_CYX = sum_CYX.div_(rotations)
+    if squares_CYX is None:
+        return mean_CYX, None
+    difference = mean_CYX - first_CYX
+    return mean_CYX, squares_CYX.div_(rotations).sub_(difference.square_()).clamp_(min=0).sqrt_()

@@ -16,8 +16,9 @@ import tifffile
 from conftest import TINY_METADATA, write_resources
 from test_inference import FAST, ROOT, write_image
 
-from model import batch
-from model.batch import BatchOptions, Outcome, Status, predict_cases
+from model import batch, outputs
+from model.batch import Outcome, Status, predict_cases
+from model.batch_options import BatchOptions
 from model.discovery import discover
 from model.errors import UserError
 from model.images import inspect, read_image, write_plane
@@ -167,7 +168,7 @@ def test_a_failed_case_leaves_no_output_not_even_of_an_earlier_run(
 
             monkeypatch.setattr(Predictor, "forward", fails)
         case "write":
-            write = batch.write_plane
+            write = outputs.write_plane
             options = BatchOptions(force=True)
 
             def disk_full(path: Path, *arguments: object, **options: object) -> None:
@@ -175,7 +176,7 @@ def test_a_failed_case_leaves_no_output_not_even_of_an_earlier_run(
                     raise UserError(f"{path}: it cannot be written (no space left on the disk).")
                 write(path, *arguments, **options)  # type: ignore[arg-type]
 
-            monkeypatch.setattr(batch, "write_plane", disk_full)
+            monkeypatch.setattr(outputs, "write_plane", disk_full)
     failed, other = go(tmp_path, resources, options)
     assert failed.status is Status.FAILED and failed.error is not None and other.error is None
     assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == ["b.tiff"] * 4
@@ -200,9 +201,9 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
         events.append(f"read {case.source.stem}")
         return read(case, *rest)
 
-    def slow_write(case, *rest):  # type: ignore[no-untyped-def]
-        write(case, *rest)
-        events.append(f"written {case.source.stem}")
+    def slow_write(job):  # type: ignore[no-untyped-def]
+        write(job)
+        events.append(f"written {job.case.source.stem}")
 
     def slow_predict(self, *arguments, **options):  # type: ignore[no-untyped-def]
         time.sleep(0.3)  # long against the reading and writing of such small images

@@ -58,7 +58,7 @@ def test_identity_network_returns_the_image(
         plan = TilePlan.make((turned.shape[1], turned.shape[2]), window, overlap)
         return predict_tiled(identity, turned, plan, batch)
 
-    result = predict_with_tta(tiled, image, rotations)
+    result, _ = predict_with_tta(tiled, image, rotations)
     assert result.shape == image.shape
     assert (result - image).abs().max() <= 1e-5
 

@@ -11,8 +11,8 @@ IMAGE_1YX = torch.arange(15, dtype=torch.float32).reshape(1, 3, 5)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 2), (4, 4)])
 def test_identity_network_comes_out_unchanged(shape: tuple[int, int], rotations: int) -> None:
     image = torch.rand(1, *shape)
-    assert torch.equal(predict_with_tta(lambda x: x, image, 1), image)
-    assert (predict_with_tta(lambda x: x, image, rotations) - image).abs().max() <= 1e-6
+    assert torch.equal(predict_with_tta(lambda x: x, image, 1)[0], image)
+    assert (predict_with_tta(lambda x: x, image, rotations)[0] - image).abs().max() <= 1e-6
 
 
 def test_the_image_plane_is_turned_and_turned_back() -> None:
@@ -23,7 +23,7 @@ def test_the_image_plane_is_turned_and_turned_back() -> None:
         seen.append(x)
         return torch.roll(x, 1, dims=1)
 
-    result = predict_with_tta(shift_down, IMAGE_1YX, 4)
+    result, _ = predict_with_tta(shift_down, IMAGE_1YX, 4)
     assert [tuple(x.shape) for x in seen] == [(1, 3, 5), (1, 5, 3), (1, 3, 5), (1, 5, 3)]
     assert [x[0, 0, 0].item() for x in seen] == [0, 4, 14, 10]  # each corner in turn becomes the first
     neighbours = [torch.roll(IMAGE_1YX, step, dims=axis) for axis in (1, 2) for step in (1, -1)]
@@ -31,7 +31,7 @@ def test_the_image_plane_is_turned_and_turned_back() -> None:
 
 
 def test_two_rotations_are_opposite() -> None:
-    result = predict_with_tta(lambda x: torch.roll(x, 1, dims=2), IMAGE_1YX, 2)
+    result, _ = predict_with_tta(lambda x: torch.roll(x, 1, dims=2), IMAGE_1YX, 2)
     assert torch.allclose(result, (torch.roll(IMAGE_1YX, 1, 2) + torch.roll(IMAGE_1YX, -1, 2)) / 2)
 
 
@@ -39,8 +39,8 @@ def test_rotated_prediction_commutes_with_rotation() -> None:
     """Whatever the network, the mean over all four turns is equivariant to quarter turns."""
     network = torch.nn.Conv2d(1, 2, 3, padding=1)
     with torch.inference_mode():
-        straight = predict_with_tta(network, IMAGE_1YX, 4)
-        turned = predict_with_tta(network, torch.rot90(IMAGE_1YX, 1, (1, 2)), 4)
+        straight, _ = predict_with_tta(network, IMAGE_1YX, 4)
+        turned, _ = predict_with_tta(network, torch.rot90(IMAGE_1YX, 1, (1, 2)), 4)
     assert torch.allclose(torch.rot90(straight, 1, (1, 2)), turned, atol=1e-5)
 
 

@@ -97,6 +97,6 @@ def _read(path: Path) -> ImageInfo | str:
         image = read_image(path)
     except UserError as error:
         return str(error).removeprefix(f"{path}: ").rstrip(".")
-    if is_prediction(image.info):
+    if is_prediction(image.info.provenance):
         return "found a prediction of this program, expected a microscope's image"
     return image.info

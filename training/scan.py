@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from model.errors import UserError
-from model.grand_challenge import OUTPUT_SLUGS
+from model.grand_challenge import OUTPUT_FOLDERS
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, near_miss, parse
 from training.index import Field, Index, Skipped
@@ -70,7 +70,7 @@ class _Files:
         chosen = []
         # Links last, so that a study is called as its folder is.
         for path in sorted((Path(folder, name) for name in names), key=lambda path: (path.is_symlink(), path.name)):
-            if path.name.startswith(".") or path.name in OUTPUT_SLUGS:
+            if path.name.startswith(".") or path.name in OUTPUT_FOLDERS:
                 continue
             identity = _identity(path.stat())
             if identity in entered:

@@ -89,8 +89,9 @@ def pixel_size_entries(pixel_size_um: tuple[float, float] | None) -> dict[str, A
         return {}
     y_um, x_um = pixel_size_um
     return {
-        "PhysicalSizeX": float(x_um), "PhysicalSizeXUnit": "µm", "PhysicalSizeY": float(y_um), "PhysicalSizeYUnit": "µm",
-    }  # fmt: skip
+        **{"PhysicalSizeX": float(x_um), "PhysicalSizeXUnit": "µm"},
+        **{"PhysicalSizeY": float(y_um), "PhysicalSizeYUnit": "µm"},
+    }
 
 
 def provenance_entries(provenance: Mapping[str, str], pixel_size_um: tuple[float, float] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..naming import UNREAD_SUFFIXES
 from .channels import describe_channel
 from .limits import refuse
 from .ome_image import Position
@@ -17,10 +18,7 @@ from .stack import Channel, Stack, StackInfo
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
 
-_EXPORT_FIRST = {
-    ".czi": "ZEN", ".lif": "LAS X", ".lsm": "ZEN", ".oib": "Fiji", ".oif": "Fiji", ".oir": "Fiji", ".vsi": "Fiji",
-    ".ims": "Fiji", ".dv": "Fiji", ".scn": "Fiji", ".svs": "Fiji", ".xdce": "Fiji",
-}  # fmt: skip
+_EXPORTING_PROGRAMS = {".czi": "ZEN", ".lif": "LAS X", ".lsm": "ZEN"}
 
 
 def open_stack(path: str | Path) -> Stack:
@@ -52,8 +50,9 @@ def open_stack(path: str | Path) -> Stack:
         from .nd2_reader import open_nd2
 
         return open_nd2(path)
-    if program := _EXPORT_FIRST.get(suffix):
-        refuse(path, f"a file of the format {suffix[1:].upper()}", f"OME-TIFF, as which {program} exports it")
+    if suffix in UNREAD_SUFFIXES:
+        program = _EXPORTING_PROGRAMS.get(suffix, "Fiji (Bio-Formats Exporter)")
+        refuse(path, f"the unsupported format {suffix[1:].upper()}", f"OME-TIFF, exported by {program}")
     return _MhaStack(path) if is_mha(path) else _TiffStack(path)
 
 
@@ -154,7 +153,7 @@ def _of_one_plane(info: ImageInfo) -> StackInfo:
 def _whole_grid(
     path: Path, positions: Sequence[Position]
 ) -> tuple[Mapping[Position, int], tuple[Sequence[int], Sequence[int], Sequence[int]], tuple[str, ...]]:
-    """Number the planes along T, C and Z as far as the axes are whole; an acquisition may have been stopped.
+    """Count the planes along T, C and Z as far as these are whole: an acquisition may have been stopped.
 
     Gives the number in the file by position from 0, the indices t, c and z that are kept, and warnings.
     """

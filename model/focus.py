@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def best_plane(planes, modality):
+    raise NotImplementedError
