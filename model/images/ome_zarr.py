@@ -139,8 +139,9 @@ def _only_image(path: Path, group: Any) -> tuple[Any, Mapping[str, Any]]:
 
 
 def _ome(group: Any) -> Mapping[str, Any]:
-    attributes = dict(group.attrs)
-    return attributes.get("ome", attributes)
+    attributes: dict[str, Any] = dict(group.attrs)
+    nested: dict[str, Any] = attributes.get("ome", attributes)
+    return nested
 
 
 def _axes(multiscale: Mapping[str, Any], dimensions: int) -> list[Mapping[str, Any]]:

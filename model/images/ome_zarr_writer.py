@@ -103,7 +103,8 @@ def _halved(plane: NDArray[np.uint16]) -> NDArray[np.uint16]:
     height, width = plane.shape
     even = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge").astype(np.float32)
     means = even.reshape(-(-height // 2), 2, -(-width // 2), 2).mean(axis=(1, 3))
-    return np.rint(means).astype(np.uint16)
+    halved: NDArray[np.uint16] = np.rint(means).astype(np.uint16)
+    return halved
 
 
 def _multiscale(
