@@ -4,8 +4,8 @@
     python -m benchmarks.disagreement --simulated data/disagreement --real ../shared/real --output runs/disagreement
 
 Simulated planes have all organelles; of the real Study_101 (bright field) and Study_104 (phase contrast) only nuclei
-are known, split into halves as in `real_nuclei`. Spearman's rho with a bootstrap interval of 95 %: -1 would be a perfect
-warning, 0 none. The ten images of Study_101 that disagree most are drawn to --output, outside the repository.
+are known, split into halves as in `real_nuclei`. Spearman's rho with a bootstrap interval of 95 %: -1 would be a
+perfect warning, 0 none. The ten images of Study_101 that disagree most are drawn to --output, outside the repository.
 """
 
 import argparse
