@@ -1,9 +1,9 @@
 """napari's widget: predicts the organelles of an image layer as four coloured layers. Imported by napari alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, FloatSpinBox, Label, PushButton
+from magicgui.widgets import ComboBox, Container, Label, LineEdit, PushButton
 from napari.layers import Image
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
@@ -19,7 +19,6 @@ from .stack_prediction import StackPrediction, StackRequest, check_pixels, predi
 METADATA_KEY = "in-silico-labelling"
 """Key of a predicted layer's metadata that holds its provenance."""
 UNKNOWN = "unknown"
-_NOT_STATED = 0.0  # of a pixel size
 _GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
@@ -28,7 +27,31 @@ def layer_pixel_size_um(layer: Any) -> PixelSize | None:
     um_y, um_x = (um_per_unit(str(unit)) for unit in layer.units[-2:])
     if um_y is None or um_x is None:
         return None
-    return plausible_pixel_size((float(layer.scale[-2]) * um_y, float(layer.scale[-1]) * um_x))
+    height, width = (abs(float(scale)) for scale in layer.scale[-2:])  # below 0 where the layer is mirrored
+    return plausible_pixel_size((height * um_y, width * um_x))
+
+
+def parse_pixel_size_um(text: str) -> PixelSize | None:
+    """Read a pixel size (y, x) in µm: one number, or ``height x width``; None where nothing is written.
+
+    Raises
+    ------
+    UserError
+        One sentence, for other text, and for a size that no microscope has.
+    """
+    if not text.strip():
+        return None
+    try:
+        numbers = [float(number) for number in text.split("x")]
+    except ValueError:
+        numbers = []
+    size = plausible_pixel_size((numbers[0], numbers[-1])) if len(numbers) in (1, 2) else None
+    if size is None:
+        low, high = PLAUSIBLE_PIXEL_SIZE_UM
+        raise UserError(
+            f"The pixel size is {text!r}, expected a number of µm from {low:g} to {high:g}, two (height x width), or none."
+        )
+    return size
 
 
 class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where napari is not installed
@@ -43,13 +66,13 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
     def __init__(self, napari_viewer: Any) -> None:
         self._viewer = napari_viewer
         self._worker: Any = None
-        low, high = PLAUSIBLE_PIXEL_SIZE_UM
-        size = {"min": _NOT_STATED, "max": high, "step": low / 10}
+        self._closed = False
         self.layer = ComboBox(label="image", choices=self._input_layers, tooltip="each plane of a stack is predicted")
-        self.modality = ComboBox(choices=[*Modality, UNKNOWN], value=UNKNOWN)
-        self.pixel_height = FloatSpinBox(label="pixel height (µm)", **size)
-        self.pixel_width = FloatSpinBox(label="pixel width (µm)", **size)
-        self.preset = ComboBox(choices=list(PRESETS), tooltip="paper: as published; fast: fewer tiles and rotations")
+        self.modality = ComboBox(label="modality", choices=[*Modality, UNKNOWN], value=UNKNOWN)
+        self.pixel_size = LineEdit(label="pixel size (µm)", tooltip="one number, or height x width; empty: unknown")
+        self.preset = ComboBox(
+            label="preset", choices=list(PRESETS), tooltip="paper: as published; fast: fewer tiles and rotations"
+        )
         self.predict_button = PushButton(text="Predict")
         self.cancel_button = PushButton(text="Cancel", enabled=False, tooltip="takes effect after the current plane")
         self.message = Label()
@@ -57,19 +80,18 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
             widgets=[
                 self.layer,
                 self.modality,
-                self.pixel_height,
-                self.pixel_width,
+                self.pixel_size,
                 self.preset,
                 Container(widgets=[self.predict_button, self.cancel_button], layout="horizontal", labels=False),
                 self.message,
             ]
         )
-        for box in (self.pixel_height, self.pixel_width):
-            box.native.setSpecialValueText(UNKNOWN)
+        self.pixel_size.native.setPlaceholderText(UNKNOWN)
         self.message.native.setWordWrap(True)
         self.layer.changed.connect(self._fill_in)
         self.predict_button.changed.connect(self._start)
         self.cancel_button.changed.connect(self._cancel)
+        self.native.destroyed.connect(self._close)
         self._fill_in()
 
     def _input_layers(self, _: Any) -> Sequence[Any]:
@@ -82,7 +104,7 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
         """Fill in what the layer says of itself."""
         layer = self.layer.value
         size = None if layer is None else layer_pixel_size_um(layer)
-        self.pixel_height.value, self.pixel_width.value = size or (_NOT_STATED, _NOT_STATED)
+        self.pixel_size.value = "" if size is None else " x ".join(f"{um:.9g}" for um in dict.fromkeys(size))
         self.modality.value = (layer and modality_token(layer.name)) or UNKNOWN
 
     def _request(self) -> StackRequest:
@@ -92,14 +114,11 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
             raise UserError("No image layer is chosen, expected one of transmitted light.")
         if layer.rgb:
             raise UserError(f"{layer.name}: it has colours, expected one channel of grey values.")
-        size = self.pixel_height.value, self.pixel_width.value
-        stated = [um != _NOT_STATED for um in size]
-        if any(stated) != all(stated):
-            raise UserError(f"{layer.name}: only one side of its pixels is given, expected both or none.")
         pixels = layer.data[0] if layer.multiscale else layer.data
         check_pixels(layer.name, pixels)
         modality = None if self.modality.value == UNKNOWN else Modality(self.modality.value)
-        return StackRequest(layer.name, pixels, modality, size if all(stated) else None, PRESETS[self.preset.value])
+        size = parse_pixel_size_um(self.pixel_size.value)
+        return StackRequest(layer.name, pixels, modality, size, PRESETS[self.preset.value])
 
     def _start(self) -> None:
         try:
@@ -111,24 +130,40 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
         geometry = {name: getattr(layer, name) for name in _GEOMETRY}
 
         def show_progress(done: int) -> None:
-            self.message.value = f"{request.name}: {done} of {request.n_planes} planes predicted."
+            if not self._worker.abort_requested:
+                self.message.value = f"{request.name}: {done} of {request.n_planes} planes predicted."
 
         def finish(prediction: StackPrediction | str) -> None:
             if isinstance(prediction, str):
                 self._fail(prediction)
             else:
+                layer.visible = False  # added to a bright image, colours are white
                 self._add_layers(request.name, geometry, prediction)
 
-        show_progress(0)
+        self.message.value = f"{request.name}: the checkpoints are being read."
         self.predict_button.enabled, self.cancel_button.enabled = False, True
         # Without _start_thread, nothing would happen, and nothing would say so.
         self._worker = create_worker(
             predict_stack,
             request,
             _start_thread=True,
-            _connect={"yielded": show_progress, "returned": finish, "finished": self._end},
+            _connect={
+                "yielded": self._while_open(show_progress),
+                "returned": self._while_open(finish),
+                "finished": self._while_open(self._end),
+            },
             _progress={"total": request.n_planes, "desc": f"Predicting {request.name}"},
         )
+
+    def _close(self) -> None:
+        """Stop after the current plane: the window is gone."""
+        self._closed = True
+        if self._worker is not None:
+            self._worker.quit()
+
+    def _while_open(self, show: Callable[..., None]) -> Callable[..., None]:
+        """Make a slot that ignores what still comes from the worker once there are no widgets to show it."""
+        return lambda *values: None if self._closed else show(*values)
 
     def _cancel(self) -> None:
         self._worker.quit()
