@@ -13,8 +13,8 @@ from .channels import describe_channel
 from .limits import refuse
 from .ome_image import Position
 from .ome_xml import looks_like_ome, read_stack_metadata
-from .reader import ImageInfo, as_uint16, inspect, is_mha, parse_description, plane_info, read_image, trusted_pixel_size
-from .stack import Channel, Stack, StackInfo
+from .reader import ImageInfo, inspect, is_mha, parse_description, plane_info, read_image, trusted_pixel_size
+from .stack import Channel, Stack, StackInfo, check_index, to_uint16
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
 
@@ -63,7 +63,7 @@ class _MhaStack:
         self.info = _of_one_plane(inspect(path))
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
-        _check_index(self.info, t, c, z)
+        check_index(self.info, t, c, z)
         return read_image(self.info.path).pixels
 
     def close(self) -> None:
@@ -88,8 +88,8 @@ class _TiffStack:
             raise
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
-        _check_index(self.info, t, c, z)
-        return as_uint16(self._tiff.read(self._numbers[t, c, z]))
+        check_index(self.info, t, c, z)
+        return to_uint16(self._tiff.read(self._numbers[t, c, z]))
 
     def close(self) -> None:
         self._tiff.close()
@@ -184,8 +184,3 @@ def _whole_grid(
                     )
                 numbers[t, c, z] = found[stored_t, stored_c, stored_z]
     return numbers, (ts, cs, zs), warnings
-
-
-def _check_index(info: StackInfo, t: int, c: int, z: int) -> None:
-    if not (0 <= t < info.times and 0 <= c < len(info.channels) and 0 <= z < info.focal_planes):
-        raise IndexError(f"plane t {t}, c {c}, z {z} of {info.times} x {len(info.channels)} x {info.focal_planes}")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +15,7 @@ from .limits import refuse
 from .ome_image import OmeMetadata, PlaneLocation
 from .ome_writer import SOFTWARE
 from .ome_xml import companion_name, looks_like_ome, parse_ome, read_plane_metadata, read_provenance
-from .stack import Channel
+from .stack import Channel, to_uint16
 from .tiff import TiffInfo, TiffReader
 
 _MAX_COMPANION_BYTES = 64 * 2**20
@@ -95,22 +94,15 @@ def read_image(path: str | Path) -> Image:
         from .mha import read_mha
 
         pixels, pixel_size_um = read_mha(path)
-        return Image(as_uint16(pixels), _mha_info(path, (pixels.shape[0], pixels.shape[1]), pixel_size_um))
+        return Image(to_uint16(pixels), _mha_info(path, (pixels.shape[0], pixels.shape[1]), pixel_size_um))
     with closing(TiffReader(path)) as tiff:
         pixels = _only_plane(path, tiff).read()
-        return Image(as_uint16(pixels), plane_info(path, tiff.info))
+        return Image(to_uint16(pixels), plane_info(path, tiff.info))
 
 
 def is_mha(path: Path) -> bool:
     """Whether a file is MetaImage, by its name."""
     return path.suffix.lower() == ".mha"
-
-
-def as_uint16(pixels: NDArray[Any]) -> NDArray[np.uint16]:
-    """Take uint16 as it is, in native byte order, and stretch uint8 (x257) to the same range."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint16) * np.uint16(257)
-    return np.ascontiguousarray(pixels, dtype=np.uint16)
 
 
 def plane_info(path: Path, tiff: TiffInfo) -> ImageInfo:

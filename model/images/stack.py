@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,3 +100,16 @@ class OutputChannel:
     name: str
     colour: str
     display_range: tuple[int, int]
+
+
+def check_index(info: StackInfo, t: int, c: int, z: int) -> None:
+    """Raise IndexError where a file has no such plane."""
+    if not (0 <= t < info.times and 0 <= c < len(info.channels) and 0 <= z < info.focal_planes):
+        raise IndexError(f"plane t {t}, c {c}, z {z} of {info.times} x {len(info.channels)} x {info.focal_planes}")
+
+
+def to_uint16(pixels: NDArray[Any]) -> NDArray[np.uint16]:
+    """Take uint16 as it is, in native byte order, and stretch uint8 (x257) to the same range."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint16) * np.uint16(257)
+    return np.ascontiguousarray(pixels, dtype=np.uint16)

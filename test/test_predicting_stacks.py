@@ -1,0 +1,249 @@
+"""Stacks through the whole way: which planes are taken, what is written, and going on after a kill."""
+
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from test_inference import FAST, ROOT
+
+from model import case_job
+from model.batch import Outcome, Status, predict_cases
+from model.batch_options import BatchOptions
+from model.discovery import discover
+from model.errors import UserError
+from model.images import read_image
+from model.images.open_stack import open_stack
+from model.labels import Modality, Organelle
+from model.outputs import OutputOptions
+from model.predictor import Predictor
+from model.selection import SelectionOptions
+from model.settings import InferenceSettings
+
+SETTINGS = InferenceSettings(overlap=0, rotations=2)
+STACK = np.random.default_rng(1).integers(0, 4000, (3, 2, 2, 40, 36)).astype(np.uint16)  # TCZYX
+ALL = BatchOptions()
+
+
+def write_stack(path: Path, channels: tuple[str, ...] = ("DAPI", "PC"), pixels: np.ndarray = STACK) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "axes": "TCZYX",
+        "Channel": {"Name": list(channels)},
+        **{"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1, "PhysicalSizeZ": 0.5, "TimeIncrement": 30.0},
+    }
+    tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata=metadata)
+    return path
+
+
+def go(folder: Path, resources: Path, options: BatchOptions = ALL) -> list[Outcome]:
+    cases = discover(folder / "in", folder / "out")
+    with Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor:
+        return list(predict_cases(cases, predictor, options))
+
+
+def select(**selection: Any) -> BatchOptions:
+    return BatchOptions(selection=SelectionOptions(**selection))
+
+
+def outputs(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def expected(resources: Path) -> dict[Organelle, np.ndarray]:
+    """What `Predictor.predict` makes of each plane of the channel PC, TZYX."""
+    with Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor:
+        planes = [
+            predictor.predict(STACK[t, 1, z], Modality.PC, pixel_size_um=(0.1, 0.1))
+            for t, z in product(range(3), range(2))
+        ]
+    return {o: np.stack([plane[o] for plane in planes]).reshape(3, 2, 40, 36) for o in Organelle}
+
+
+def test_each_plane_is_what_the_predictor_makes_of_it(
+    tmp_path: Path, resources: Path, expected: dict[Organelle, np.ndarray]
+) -> None:
+    write_stack(tmp_path / "in/a.ome.tif")
+    (outcome,) = go(tmp_path, resources)
+    assert outcome.status is Status.PREDICTED
+    assert outcome.message == "40 x 36 px, PC, channel PC, t 0 to 2, z 0 to 1"
+    for organelle, path in outcome.case.outputs.items():
+        with open_stack(path) as stack:
+            info = stack.info
+            assert (info.times, len(info.channels), info.focal_planes) == (3, 1, 2)
+            assert (info.pixel_size_um, info.z_step_um, info.time_increment_s) == ((0.1, 0.1), 0.5, 30.0)
+            assert info.channels[0].name == organelle.label
+            for t, z in product(range(3), range(2)):
+                np.testing.assert_array_equal(stack.read_plane(t, 0, z), expected[organelle][t, z])
+            assert info.provenance["planes"] == "t 0 to 2, z 0 to 1"
+            assert float(info.provenance["disagreement"]) > 0
+    assert not list((tmp_path / "out").glob(".*"))  # nothing is left of the planes
+    assert go(tmp_path, resources)[0].status is Status.ALREADY_PREDICTED
+    assert go(tmp_path, resources, select(t=0))[0].status is Status.PREDICTED
+
+
+def test_one_plane_of_a_stack_gives_plain_planes(
+    tmp_path: Path, resources: Path, expected: dict[Organelle, np.ndarray]
+) -> None:
+    write_stack(tmp_path / "in/a.ome.tif")
+    (outcome,) = go(tmp_path, resources, select(t=2, z=1))
+    for organelle, path in outcome.case.outputs.items():
+        with tifffile.TiffFile(path) as tiff:
+            assert tiff.series[0].axes == "YX"
+        np.testing.assert_array_equal(read_image(path).pixels, expected[organelle][2, 1])
+
+
+def test_merged_layout(tmp_path: Path, resources: Path, expected: dict[Organelle, np.ndarray]) -> None:
+    write_stack(tmp_path / "in/sub/a.ome.tif")
+    options = BatchOptions(outputs=OutputOptions("merged"))
+    go(tmp_path, resources, options)
+    assert outputs(tmp_path) == ["images/organelles-merged/sub/a.ome.tiff"]
+    path = tmp_path / "out" / outputs(tmp_path)[0]
+    with open_stack(path) as stack:
+        assert [channel.name for channel in stack.info.channels] == ["Input", *(o.label for o in Organelle)]
+        for t, z in product(range(3), range(2)):
+            np.testing.assert_array_equal(stack.read_plane(t, 0, z), STACK[t, 1, z])
+            for c, organelle in enumerate(Organelle, start=1):
+                np.testing.assert_array_equal(stack.read_plane(t, c, z), expected[organelle][t, z])
+        assert stack.info.provenance["trained_on"] == "nothing at all"
+    assert go(tmp_path, resources, options)[0].status is Status.ALREADY_PREDICTED
+
+
+def test_a_merged_single_plane(tmp_path: Path, resources: Path) -> None:
+    write_stack(tmp_path / "in/a.ome.tif", pixels=STACK[:1, :, :1])
+    go(tmp_path, resources, BatchOptions(outputs=OutputOptions("merged")))
+    with open_stack(tmp_path / "out/images/organelles-merged/a.ome.tiff") as stack:
+        assert (stack.info.times, len(stack.info.channels), stack.info.focal_planes) == (1, 5, 1)
+
+
+def test_disagreement_as_images(tmp_path: Path, resources: Path) -> None:
+    write_stack(tmp_path / "in/a.ome.tif", pixels=STACK[:, :, :1])
+    go(tmp_path, resources, BatchOptions(outputs=OutputOptions(disagreement=True)))
+    assert len(outputs(tmp_path)) == 8
+    with open_stack(tmp_path / "out/images/nucleus-disagreement-ome-tiff/a.tiff") as stack:
+        assert stack.info.times == 3
+        assert stack.read_plane(1, 0, 0).max() > 0
+        assert "deviation" in stack.info.provenance["shows"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "wanted", "message"),
+    [
+        (("DAPI", "Channel 2"), None, "found 2 channels, none of them known as transmitted light"),
+        (("TL", "Phase"), None, "found 2 channels, 2 (0, 1) of them known as transmitted light"),
+        (("DAPI", "PC"), "GFP", "--channel GFP finds no such channel, expected one of 0 (DAPI), 1 (PC)"),
+        (("DAPI", "PC"), "2", "--channel 2 finds no such channel"),
+        (("PC", "PC"), "PC", "2 channels of that name"),
+    ],
+)
+def test_a_channel_that_cannot_be_told(
+    tmp_path: Path, resources: Path, channels: tuple[str, ...], wanted: str | None, message: str
+) -> None:
+    write_stack(tmp_path / "in/a.ome.tif", channels)
+    (outcome,) = go(tmp_path, resources, select(channel=wanted))
+    assert isinstance(outcome.error, UserError) and message in str(outcome.error) and "a.ome.tif" in str(outcome.error)
+    assert outputs(tmp_path) == []
+
+
+@pytest.mark.parametrize("wanted", ["transmitted", "1", "TRANSMITTED"])
+def test_a_channel_by_name_or_index(tmp_path: Path, resources: Path, wanted: str) -> None:
+    write_stack(tmp_path / "in/a_PC_.ome.tif", ("TL", "transmitted"))
+    (outcome,) = go(tmp_path, resources, select(channel=wanted, t=0, z=0))
+    assert "PC, channel transmitted" in outcome.message  # the modality by the file's name
+
+
+@pytest.mark.parametrize("selection", [{"t": 3}, {"z": 2}])
+def test_an_index_beyond_the_stack(tmp_path: Path, resources: Path, selection: dict[str, int]) -> None:
+    write_stack(tmp_path / "in/a.ome.tif")
+    (outcome,) = go(tmp_path, resources, select(**selection))
+    assert "finds no plane, expected an index from 0 to" in str(outcome.error)
+
+
+def test_the_plane_in_focus_at_each_time(tmp_path: Path, resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def second_then_first(planes: Any, modality: Modality | None) -> int:
+        seen.append(sum(1 for _ in planes))
+        assert modality is Modality.PC
+        return len(seen) % 2
+
+    monkeypatch.setattr(case_job.select_planes.__globals__["best_plane"], "__call__", None, raising=False)
+    monkeypatch.setitem(case_job.select_planes.__globals__, "best_plane", second_then_first)
+    write_stack(tmp_path / "in/a.ome.tif")
+    (outcome,) = go(tmp_path, resources, select(z="best"))
+    assert seen == [2, 2, 2]
+    with open_stack(outcome.case.outputs[Organelle.ACTIN]) as stack:
+        assert (stack.info.times, stack.info.focal_planes, stack.info.z_step_um) == (3, 1, None)
+    with Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor:
+        first = predictor.predict(STACK[0, 1, 1], Modality.PC, pixel_size_um=(0.1, 0.1))[Organelle.ACTIN]
+    with open_stack(outcome.case.outputs[Organelle.ACTIN]) as stack:
+        np.testing.assert_array_equal(stack.read_plane(0, 0, 0), first)
+
+
+def test_a_damaged_plane_fails_its_file_alone(tmp_path: Path, resources: Path) -> None:
+    path = write_stack(tmp_path / "in/a.ome.tif")
+    metadata = {"axes": "TZYX", "Channel": {"Name": "PC"}}
+    tifffile.imwrite(path, STACK[:, 0], ome=True, compression="zlib", photometric="minisblack", metadata=metadata)
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[4].dataoffsets[0]  # type: ignore[union-attr]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 40)
+    write_stack(tmp_path / "in/b.ome.tif")
+    failed, other = go(tmp_path, resources)
+    assert "damaged pixel data of plane 4" in str(failed.error)
+    assert other.error is None
+    assert {Path(path).name for path in outputs(tmp_path) if not path.startswith(".planes")} == {"b.tiff"}
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_stack_goes_on_where_it_was(tmp_path: Path, resources: Path, blow: signal.Signals) -> None:
+    planes = np.random.default_rng(2).integers(0, 4000, (40, 1, 1, 40, 36)).astype(np.uint16)
+    write_stack(tmp_path / "in/a.ome.tif", ("PC",), planes)
+    command = [sys.executable, str(ROOT / "inference.py"), "--input", str(tmp_path / "in"), "--resources"]
+    command += [str(resources), *FAST, "--output", str(tmp_path / "out")]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out/.planes").rglob("*.tiff"))) < 20 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    killed.send_signal(blow)
+    killed.communicate(timeout=30)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/.planes").rglob("*.tiff")}
+    assert 20 <= len(kept) < 160
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    predicted_now = sum(": plane " in line for line in done.stdout.splitlines())
+    complete = [len([p for p in kept if p.name.startswith(f"t{t}_")]) == 4 for t in range(40)]
+    assert predicted_now == 40 - sum(complete)  # nothing twice
+    with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0, rotations=1)) as predictor:
+        last = predictor.predict(planes[39, 0, 0], Modality.PC, pixel_size_um=(0.1, 0.1))
+    with open_stack(tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.tiff") as stack:
+        np.testing.assert_array_equal(stack.read_plane(39, 0, 0), last[Organelle.NUCLEUS])
+    assert not (tmp_path / "out/.planes").exists()
+
+
+def test_planes_of_other_settings_are_predicted_anew(
+    tmp_path: Path, resources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stack(tmp_path / "in/a.ome.tif")
+    forward, calls = Predictor.forward, []
+
+    def fails_at_the_third(self, inputs):  # type: ignore[no-untyped-def]
+        calls.append(inputs)
+        if len(calls) == 3:
+            raise MemoryError
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Predictor, "forward", fails_at_the_third)
+    assert go(tmp_path, resources)[0].status is Status.FAILED
+    calls.clear()
+    monkeypatch.setattr(Predictor, "forward", lambda self, inputs: (calls.append(inputs), forward(self, inputs))[1])
+    go(tmp_path, resources, BatchOptions(Modality.BF, override_modality=True))
+    assert len(calls) == 6
