@@ -49,7 +49,8 @@ def parse_pixel_size_um(text: str) -> PixelSize | None:
     if size is None:
         low, high = PLAUSIBLE_PIXEL_SIZE_UM
         raise UserError(
-            f"The pixel size is {text!r}, expected a number of µm from {low:g} to {high:g}, two (height x width), or none."
+            f"The pixel size is {text!r}, expected a number of µm from {low:g} to {high:g}, "
+            "two (height x width), or none."
         )
     return size
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .commands import one_sentence
 from .errors import UserError
-from .images.reader import as_uint16
+from .images.stack import to_uint16
 from .labels import Modality, Organelle
 from .predictor import Predictor
 from .preprocessing import PixelSize
@@ -97,7 +97,7 @@ def predict_stack(request: StackRequest) -> Generator[int, None, StackPrediction
             predicted = {organelle: np.empty(request.pixels.shape, dtype=np.uint16) for organelle in Organelle}
             warnings: Counter[str] = Counter()
             for done, index in enumerate(np.ndindex(*leading), start=1):
-                inputs = predictor.preprocess(as_uint16(np.asarray(request.pixels[index])), plan)
+                inputs = predictor.preprocess(to_uint16(np.asarray(request.pixels[index])), plan)
                 for organelle, plane in predictor.postprocess(predictor.forward(inputs), plan).items():
                     predicted[organelle][index] = plane
                 warnings.update(inputs.warnings)
