@@ -82,11 +82,13 @@ class Gate:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> Gate:
-    return Gate(monkeypatch)
+def gate(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> Iterator[Gate]:
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.passes.release(100)  # no thread outlives its test
 
 
-def wait(until: Callable[[], bool], seconds: float = 120) -> None:
+def wait(until: Callable[[], bool], seconds: float = 60) -> None:
     """Let Qt work until a condition holds."""
     from qtpy.QtWidgets import QApplication
 
@@ -122,16 +124,16 @@ def test_four_coloured_layers_are_what_the_predictor_predicts(viewer: Any, widge
 
     image = read_image(BF_IMAGE)
     pixels, size = image.pixels[:200, :160], image.info.pixel_size_um
-    layer = viewer.add_image(pixels, name="cells_BF", scale=size, translate=(5, -7), units="um")
+    layer = viewer.add_image(pixels, name="cells_BF_01", scale=size, translate=(5, -7), units="um")
     widget.preset.value = "fast"
-    assert widget.layer.value.name == "cells_BF"
+    assert widget.layer.value.name == "cells_BF_01"
     assert widget.modality.value == "BF"
     assert widget.pixel_size.value == "0.0729532847"
     predict(widget)
 
     with Predictor.open(settings=PRESETS["fast"]) as predictor:
         expected = predictor.predict(pixels, Modality.BF, pixel_size_um=size)
-    assert [made.name for made in predicted(viewer)] == [f"cells_BF: {organelle}" for organelle in ORGANELLES]
+    assert [made.name for made in predicted(viewer)] == [f"cells_BF_01: {organelle}" for organelle in ORGANELLES]
     colours = {"mitochondria": "#ff40ff", "nucleus": "#2090ff", "tubulin": "#30e060", "actin": "#ff9020"}
     for made, organelle in zip(predicted(viewer), ORGANELLES, strict=True):
         assert made.data.dtype == np.uint16
@@ -145,7 +147,7 @@ def test_four_coloured_layers_are_what_the_predictor_predicts(viewer: Any, widge
     assert not layer.visible
     assert "trained on simulated cells" in widget.message.value
     assert "relative, not quantitative" in widget.message.value
-    assert [choice.name for choice in widget.layer.choices] == ["cells_BF"], "a prediction is no input"
+    assert [choice.name for choice in widget.layer.choices] == ["cells_BF_01"], "a prediction is no input"
 
 
 def test_each_plane_of_a_stack_is_predicted_as_if_alone(viewer: Any, widget: Any, tiny: Path) -> None:
@@ -235,6 +237,9 @@ def test_progress_is_by_plane_and_cancel_works_between_planes(
 def test_a_widget_that_is_closed_stops_after_the_plane(
     viewer: Any, widget: Any, gate: Gate, errors: list[BaseException]
 ) -> None:
+    from qtpy.QtCore import QEvent
+    from qtpy.QtWidgets import QApplication
+
     viewer.add_image(noise(5, 16, 16), name="cells")
     widget.predict_button.native.click()
     wait(lambda: gate.entered == 1)
@@ -243,7 +248,8 @@ def test_a_widget_that_is_closed_stops_after_the_plane(
     worker.finished.connect(lambda: ended.append(True))
     viewer.window.remove_dock_widget(widget.native)
     widget.native.deleteLater()
-    wait(lambda: worker.abort_requested)
+    QApplication.sendPostedEvents(widget.native, QEvent.Type.DeferredDelete)
+    assert worker.abort_requested
     gate.passes.release(5)
     wait(lambda: bool(ended))
     assert gate.entered == 1
