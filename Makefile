@@ -58,7 +58,7 @@ test-napari: $(NAPARI_VENV)/.napari
 	rm -rf build
 	$(NAPARI_INSTALL) --no-deps --no-build-isolation --force-reinstall .
 	xvfb-run --auto-servernum --server-args="-screen 0 1600x1200x24" \
-	  $(NAPARI_VENV)/bin/python -m pytest -m napari test/test_napari.py
+	  $(NAPARI_VENV)/bin/python -m pytest -m napari --disable-warnings test/test_napari.py
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
