@@ -1,5 +1,6 @@
 # The two commands a stranger needs: `make predict` and `make test`.
 PYTHON ?= python3
+TORCH := torch==2.13.0
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
@@ -21,7 +22,7 @@ help:
 $(VENV)/.predict: requirements.txt requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) pip==26.3
-	$(INSTALL) torch==2.13.0
+	$(INSTALL) $(TORCH)
 	$(INSTALL) --no-deps --require-hashes -c requirements.lock -r requirements.txt
 	touch $@
 
@@ -49,7 +50,7 @@ test-container: $(VENV)/.dev
 $(NAPARI_VENV)/.napari: requirements-napari.lock
 	$(PYTHON) -m venv $(NAPARI_VENV)
 	$(NAPARI_INSTALL) pip==26.3
-	$(NAPARI_INSTALL) torch==2.13.0
+	$(NAPARI_INSTALL) $(TORCH)
 	$(NAPARI_INSTALL) --no-deps --require-hashes -r requirements-napari.lock
 	touch $@
 

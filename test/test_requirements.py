@@ -56,14 +56,37 @@ def test_the_lock_holds_every_requirement_and_each_with_hashes() -> None:
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries)
 
 
-def test_prediction_imports_what_it_requires_and_nothing_else() -> None:
+def test_the_lock_of_napari_replaces_nothing_of_the_other() -> None:
+    locked, napari = pins("requirements.lock"), pins("requirements-napari.lock")
+    for file in ("requirements.txt", "requirements-napari.txt"):
+        for name, versions in pins(file).items():
+            assert versions <= napari[name], f"{name}: run make lock"
+    assert {name: napari[name] for name in napari.keys() & locked} == {
+        name: locked[name] for name in napari.keys() & locked
+    }
+    assert "torch" not in napari
+    text = (ROOT / "requirements-napari.lock").read_text()
+    entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries)
+
+
+def imported_packages(*paths: Path) -> set[str]:
+    """Packages, other than Python's own, that modules import at any place."""
     imported: set[str] = set()
-    for path in (ROOT / "model").rglob("*.py"):
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module or "")
     packages = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    return {canonicalize_name(name) for name in packages}
+
+
+def test_prediction_imports_what_it_requires_and_nothing_else() -> None:
+    widget = ROOT / "model" / "napari_widget.py"
     used_by_tifffile = {"imagecodecs"}
-    assert {canonicalize_name(name) for name in packages} | used_by_tifffile == set(package_ranges())
+    modules = set((ROOT / "model").rglob("*.py")) - {widget}
+    assert imported_packages(*modules) | used_by_tifffile == set(package_ranges())
+    assert imported_packages(widget) == {"napari", "magicgui"}  # magicgui comes with napari
+    assert not any("napari_widget" in path.read_text() for path in modules), "only napari imports it, by the manifest"
