@@ -50,6 +50,8 @@ class Outcome:
         From the case's turn to its last prediction.
     error : Exception or None
         Why it failed.
+    job : CaseJob or None
+        What was decided about it, where its outputs are there.
     """
 
     case: Case
@@ -57,11 +59,12 @@ class Outcome:
     message: str
     seconds: float
     error: Exception | None = None
+    job: CaseJob | None = None
 
 
 @dataclass(frozen=True)
 class CaseEnd:
-    """All that is left to do of a case once its planes are predicted; without a job there is nothing to write."""
+    """All that is left to do of a case once its planes are predicted."""
 
     case: Case
     status: Status
@@ -102,7 +105,7 @@ class PendingWrite:
             raise error
         if error is not None:
             return Outcome(self.end.case, Status.FAILED, Status.FAILED.value, self.seconds, error)
-        return Outcome(self.end.case, self.end.status, self.end.message, self.seconds)
+        return Outcome(self.end.case, self.end.status, self.end.message, self.seconds, job=self.end.job)
 
 
 def predict_cases(
@@ -151,7 +154,7 @@ def _read(case: Case, predictor: Predictor, batch_options: BatchOptions) -> Iter
                 return
             if not batch_options.force and job.is_written():
                 already = Status.ALREADY_PREDICTED
-                yield Step(None, CaseEnd(case, already, f"{job.message}, {already.value}"))
+                yield Step(None, CaseEnd(case, already, f"{job.message}, {already.value}", job))
                 return
             end = CaseEnd(case, Status.PREDICTED, job.message, job)
             missing = list(range(job.planes)) if batch_options.force else job.missing_planes()
@@ -215,7 +218,7 @@ def _finish(end: CaseEnd, batch_options: BatchOptions) -> None:
             error = job.error
         if error is not None:
             raise error
-        if job is not None:
+        if job is not None and end.status is Status.PREDICTED:
             _write(job)
     except Exception:
         _remove_outputs(output_files(end.case, batch_options.outputs))

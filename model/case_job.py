@@ -55,7 +55,7 @@ class CaseJob:
     message: str
     warnings: tuple[str, ...]
     error: Exception | None = None
-    _warned: set[str] = field(default_factory=set)
+    _warned: dict[str, None] = field(default_factory=dict)  # in order
 
     @property
     def planes(self) -> int:
@@ -82,10 +82,15 @@ class CaseJob:
             if not self.store.holds(*self.output_position(number), self.contents, self.plane_plan(number).provenance)
         ]
 
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """Warnings of the case and of its planes that were predicted in this run, without repetitions."""
+        return tuple(dict.fromkeys((*self.warnings, *self._warned)))
+
     def new_warnings(self, of_plane: tuple[str, ...]) -> list[str]:
         """Return those of the case and of a plane that were not given before: planes of a stack are much alike."""
         new = [warning for warning in (*self.warnings, *of_plane) if warning not in self._warned]
-        self._warned.update(new)
+        self._warned |= dict.fromkeys(new)
         return new
 
     def is_written(self) -> bool:

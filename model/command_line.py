@@ -36,6 +36,8 @@ from .memory import tune_malloc
 from .outputs import FileFormat, Layout, OutputOptions
 from .precision import Precision
 from .predictor import Predictor
+from .preview import PreviewWriter
+from .preview.from_outputs import preview_image
 from .routing import resources_folder, shipped_resources
 from .selection import SelectionOptions
 from .settings import PRESETS, InferenceSettings
@@ -132,6 +134,7 @@ def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: arg
         outputs=OutputOptions(options.layout, options.format, options.disagreement),
     )
     summary = Summary()
+    preview = PreviewWriter(options.output / "preview") if options.preview else None
     with closing(predict_cases(cases, predictor, batch_options)) as outcomes:
         for outcome in outcomes:
             summary.counts[outcome.status] += 1
@@ -140,8 +143,12 @@ def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: arg
                 named = one_line(source.name) in message
                 summary.failures.append(message if named else one_line(f"{source}: {message}"))
                 log.error(summary.failures[-1])
+            elif preview is not None and outcome.job is not None:
+                preview.add(preview_image(outcome.job))
             position = f"[{summary.counts.total()}/{len(cases)}]"
             log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)
+    if preview is not None:
+        log.info("Preview: %s", preview.close())
     return summary
 
 
@@ -225,6 +232,7 @@ def parse(arguments: Sequence[str] | None, message: str | None = __doc__) -> arg
         help="organelles: a file for each; merged: one file, with the input (%(default)s)",
     )
     add("--format", choices=get_args(FileFormat), default="tiff", help="OME-TIFF or OME-Zarr (%(default)s)")
+    add("--preview", action="store_true", help="write preview/index.html, to look at all images in a browser")
     add("--disagreement", action="store_true", help="write also how much the rotations disagree, as images")
     add("--no-rescale", dest="rescale", action="store_false", help="do not resample to the pixel size learned")
     options = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -39,11 +40,35 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise UserError(f"{path}: it cannot be written ({reason}).") from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):  # as where the folder itself could not be made
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `path` when all went well, and is gone when not.
+
+    As `atomic_write`; a folder that stood at `path` is removed.
+    """
+    temporary, former = (path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}" for _ in range(2))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.is_dir() and not path.is_symlink():
+            os.replace(path, former)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        for folder in (temporary, former):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    return UserError(f"{path}: it cannot be written ({reason}).")
 
 
 def prepare_folder(folder: Path, *, empty: bool = False) -> None:
@@ -82,14 +107,14 @@ def prepare_folder(folder: Path, *, empty: bool = False) -> None:
 def _remove_temporary_files(folder: Path) -> None:
     oldest = time.time() - LEFT_BEHIND_S
     left: list[tuple[str, str]] = []
-    for parent, _, names in os.walk(folder):  # folders that cannot be read are skipped
-        for name in names:
+    for parent, folders, names in os.walk(folder):  # folders that cannot be read are skipped
+        for name in (*folders, *names):
             if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
                 continue
             path = os.path.join(parent, name)
             try:
                 if os.lstat(path).st_mtime < oldest:
-                    os.unlink(path)
+                    shutil.rmtree(path) if name in folders else os.unlink(path)
             except FileNotFoundError:  # another process cleans the same folder
                 continue
             except OSError as error:

@@ -126,8 +126,13 @@ def _draw_ordinary(rng: np.random.Generator, modality: Modality, empty: bool) ->
     )
 
 
-def render(rng: np.random.Generator, study: Study, size: int, planes: int) -> Field:
-    """Grow, image and expose one field of ``size`` × ``size`` pixels of the camera at ``planes`` focal planes."""
+def render(
+    rng: np.random.Generator, study: Study, size: int, planes: int, offsets: NDArray[np.float64] | None = None
+) -> Field:
+    """Grow, image and expose one field of ``size`` × ``size`` pixels of the camera at ``planes`` focal planes.
+
+    ``offsets`` from the best focus in µm; drawn unless they are given.
+    """
     pixel = study.microscope.pixel_size_um
     size = size * study.binning
     margin = max(MARGIN_PX, int(np.ceil(MARGIN_UM / pixel)))
@@ -135,7 +140,8 @@ def render(rng: np.random.Generator, study: Study, size: int, planes: int) -> Fi
     inner = (slice(margin, margin + size), slice(margin, margin + size))
     specimen = grow(rng, study.params, whole, pixel)
     best_focus = brightest_height(specimen, Organelle.NUCLEUS)
-    offsets = draw_foci(rng, planes, study.focus_range_um)
+    if offsets is None:
+        offsets = draw_foci(rng, planes, study.focus_range_um)
     heights = [float(height) for height in specimen.grid.centres_um]
     foci = [best_focus + offset for offset in offsets]
     path = specimen.optical_path * (taper(whole, margin) * np.float32(study.path_factor))

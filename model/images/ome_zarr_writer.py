@@ -1,0 +1,136 @@
+"""Write planes of several times, channels and focal planes as one OME-Zarr image, plane by plane."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..files import atomic_folder
+from .ome_zarr import PROVENANCE_KEY
+from .stack import OutputChannel
+
+_VERSION = "0.4"
+_CHUNK_PX = 1024
+_SMALLEST_LEVEL_PX = 256
+
+
+def write_ome_zarr(
+    path: Path,
+    planes: Iterable[NDArray[np.uint16]],
+    *,
+    shape: tuple[int, int, int, int, int],
+    channels: Sequence[OutputChannel],
+    pixel_size_um: tuple[float, float] | None,
+    z_step_um: float | None,
+    time_increment_s: float | None,
+    provenance: Mapping[str, str],
+) -> None:
+    """Write an OME-Zarr 0.4 image with the axes TCZYX and its pyramid; the folder is whole or absent.
+
+    The same planes and metadata give the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+        Missing folders are made; an image that is there is replaced.
+    planes : iterable of ndarray of uint16, shape (Y, X)
+        In the order of T, then C, then Z; one is in memory at a time.
+    shape : (int, int, int, int, int)
+        Lengths of T, C, Z, Y, X.
+    channels : sequence of OutputChannel
+        One each along C.
+    pixel_size_um : (float, float) or None
+        Pixel size (y, x) in µm; None: unknown.
+    z_step_um, time_increment_s : float or None
+    provenance : mapping of str to str
+
+    Raises
+    ------
+    UserError
+        Where it cannot be written, or the package zarr is missing.
+    """
+    try:
+        import numcodecs
+        import zarr
+    except ImportError as error:
+        raise UserError(
+            f"{path}: the package to write OME-Zarr is missing, "
+            'expected it by: pip install "in-silico-labelling[zarr]".'
+        ) from error
+    *stacked, height, width = shape
+    levels = _level_shapes(height, width)
+    with atomic_folder(path) as folder:
+        group = zarr.create_group(folder, zarr_format=2)
+        arrays = [
+            group.create_array(
+                str(level),
+                shape=(*stacked, *level_shape),
+                chunks=(1, 1, 1, *(min(_CHUNK_PX, side) for side in level_shape)),
+                dtype="uint16",
+                compressors=numcodecs.Blosc(cname="zstd", clevel=3, shuffle=numcodecs.Blosc.SHUFFLE),
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+                fill_value=0,
+            )
+            for level, level_shape in enumerate(levels)
+        ]
+        for position, plane in zip(product(*map(range, stacked)), planes, strict=True):
+            for array in arrays:
+                array[position] = plane
+                plane = _halved(plane)
+        scale = (time_increment_s or 1.0, 1.0, z_step_um or 1.0, *(pixel_size_um or (1.0, 1.0)))
+        group.attrs.update(
+            {
+                "multiscales": [_multiscale(path, scale, levels, pixel_size_um, z_step_um, time_increment_s)],
+                "omero": {"channels": [_omero_channel(channel) for channel in channels], "rdefs": {"model": "color"}},
+                PROVENANCE_KEY: dict(provenance),
+            }
+        )
+
+
+def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    shapes = [(height, width)]
+    while max(shapes[-1]) > _SMALLEST_LEVEL_PX:
+        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+    return shapes
+
+
+def _halved(plane: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Means of 2 x 2 pixels; the last row and column are repeated where their number is odd."""
+    height, width = plane.shape
+    even = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge").astype(np.float32)
+    means = even.reshape(-(-height // 2), 2, -(-width // 2), 2).mean(axis=(1, 3))
+    halved: NDArray[np.uint16] = np.rint(means).astype(np.uint16)
+    return halved
+
+
+def _multiscale(
+    path: Path,
+    scale: Sequence[float],
+    levels: Sequence[tuple[int, int]],
+    pixel_size_um: tuple[float, float] | None,
+    z_step_um: float | None,
+    time_increment_s: float | None,
+) -> dict[str, Any]:
+    known = {"t": time_increment_s, "z": z_step_um, "y": pixel_size_um, "x": pixel_size_um}
+    axes: list[dict[str, str]] = []
+    for name, kind in zip("tczyx", ("time", "channel", "space", "space", "space"), strict=True):
+        unit = {"time": "second", "space": "micrometer"}.get(kind)
+        axes.append({"name": name, "type": kind, **({"unit": unit} if unit and known.get(name) else {})})
+    datasets = []
+    for level in range(len(levels)):
+        shrunk = [*scale[:3], *(side * 2.0**level for side in scale[3:])]
+        # The centre of the first pixel moves as pixels are put together.
+        moved = [0.0, 0.0, 0.0, *(side * (2.0**level - 1) / 2 for side in scale[3:])]
+        transformations = [{"type": "scale", "scale": shrunk}, {"type": "translation", "translation": moved}]
+        datasets.append({"path": str(level), "coordinateTransformations": transformations})
+    return {"version": _VERSION, "name": path.name.split(".")[0], "axes": axes, "datasets": datasets}
+
+
+def _omero_channel(channel: OutputChannel) -> dict[str, Any]:
+    start, end = channel.display_range
+    window = {"min": 0, "max": 65535, "start": start, "end": end}
+    return {"label": channel.name, "color": channel.colour, "window": window, "active": True}
