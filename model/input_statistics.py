@@ -1,8 +1,7 @@
 """Whether an image is like those that a network learned from: spectrum and histogram of what the network sees."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +13,9 @@ _OCTAVES_PX = (2, 4, 8, 16, 32, 64)
 
 _FEATURES = len(_OCTAVES_PX) - 1 + 2
 _FEWEST = 8  # planes; fewer tell nothing about how planes vary
-_TOLERANCE = 1.25  # beyond the farthest plane that was learned from
+_TOLERANCE = 1.2  # beyond the farthest plane that was measured
+_SHRINKAGE, _SMALLEST_STD = 0.1, 0.05
+_CLEAR = 2.0  # standard deviations
 _EXPLANATIONS = (
     ("less of the finest detail: out of focus, or enlarged?", "more of the finest detail: noise?"),
     ("less fine detail: out of focus, or enlarged?", "more fine detail: noise, or reduced?"),
@@ -62,22 +63,26 @@ class InputStatistics:
 
     Attributes
     ----------
-    mean, std : tuple of float
+    mean : tuple of float
         Of each feature of `measure_input`.
+    covariance : tuple of tuple of float
+        Of the features.
     limit : float
         Distance beyond which an image is unlike all of them.
     """
 
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
     limit: float
 
     def __post_init__(self) -> None:
-        values = (*self.mean, *self.std, self.limit)
-        if (len(self.mean), len(self.std)) != (_FEATURES, _FEATURES) or not all(map(math.isfinite, values)):
-            raise ValueError(f"input statistics of {len(self.mean)} features, expected {_FEATURES} finite ones")
-        if min(self.std) <= 0 or self.limit <= 0:
-            raise ValueError("input statistics with a deviation or limit that is not positive")
+        matrix = np.array(self.covariance, dtype=np.float64)
+        if len(self.mean) != _FEATURES or matrix.shape != (_FEATURES, _FEATURES):
+            raise ValueError(f"input statistics of {len(self.mean)} features, expected {_FEATURES}")
+        if not np.isfinite([*self.mean, *matrix.ravel(), self.limit]).all() or self.limit <= 0:
+            raise ValueError("input statistics that are not finite, or a limit that is not positive")
+        if not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix).min() <= 0:
+            raise ValueError("input statistics whose covariance is none")
 
     @classmethod
     def of(cls, measured: Sequence[NDArray[np.float64]]) -> "InputStatistics | None":
@@ -85,35 +90,39 @@ class InputStatistics:
         if len(measured) < _FEWEST:
             return None
         features = np.array(measured)
-        mean, std = features.mean(axis=0), np.maximum(features.std(axis=0), 0.02)
-        farthest = float(np.sqrt((((features - mean) / std) ** 2).mean(axis=1)).max())
-        return cls(_rounded(mean), _rounded(std), round(_TOLERANCE * farthest, 4))
+        covariance = np.cov(features.T)
+        # Few planes see too little of the variation: towards independent features, and never next to none.
+        covariance = (1 - _SHRINKAGE) * covariance + np.diag(_SHRINKAGE * np.diag(covariance) + _SMALLEST_STD**2)
+        rounded = tuple(_rounded(row) for row in (covariance + covariance.T) / 2)
+        unlimited = cls(_rounded(features.mean(axis=0)), rounded, 1.0)
+        return replace(unlimited, limit=round(_TOLERANCE * max(map(unlimited.distance, features)), 4))
 
     def distance(self, features: NDArray[np.float64]) -> float:
-        """Root mean square of the features' deviations, each in its standard deviations."""
-        return float(np.sqrt((self._deviations(features) ** 2).mean()))
+        """Mahalanobis distance of an image's features from the mean, divided by the root of their number."""
+        difference = features - np.array(self.mean)
+        solved = np.linalg.solve(np.array(self.covariance), difference)
+        return float(np.sqrt(difference @ solved / _FEATURES))
 
     def warning(self, features: NDArray[np.float64]) -> str | None:
         """Say in one clause how an image is unlike those that were learned from; None where it is like them."""
         if self.distance(features) <= self.limit:
             return None
-        deviations = self._deviations(features)
-        worst = int(np.abs(deviations).argmax())
+        deviations = (features - np.array(self.mean)) / np.sqrt(np.diag(np.array(self.covariance)))
+        # What is added takes away from the shares of all else: it is the better explanation.
+        worst = int(deviations.argmax() if deviations.max() > _CLEAR else deviations.argmin())
         how = _EXPLANATIONS[worst][int(deviations[worst] > 0)]
         return f"it is unlike the images that its network learned from, so look at the prediction: it has {how}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
-        return {"mean": list(self.mean), "std": list(self.std), "limit": self.limit}
+        return {"mean": list(self.mean), "covariance": [list(row) for row in self.covariance], "limit": self.limit}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "InputStatistics":
         """Inverse of `to_dict`; ValueError, TypeError or KeyError for anything else."""
-        return cls(tuple(map(float, values["mean"])), tuple(map(float, values["std"])), float(values["limit"]))
-
-    def _deviations(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((features - np.array(self.mean)) / np.array(self.std))
+        covariance = tuple(tuple(map(float, row)) for row in values["covariance"])
+        return cls(tuple(map(float, values["mean"])), covariance, float(values["limit"]))
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple(round(float(value), 4) for value in values)
+    return tuple(round(float(value), 5) for value in values)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-_SHARE = 0.005  # of pixels at the largest grey value
+_SHARE = 0.01  # of pixels at the largest grey value
 _PILE = 3.0  # times as many as at the value below it: a histogram that ends in a peak was cut off
 
 

@@ -53,7 +53,9 @@ def test_what_is_like_the_learned_is_not_warned_of_and_other_textures_are_named(
         return statistics.warning(features)
 
     assert [warning(texture(seed)) for seed in range(100, 140)] == [None] * 40
-    assert "detail" in str(warning(texture(0, period=20)))
+    assert "coarse" in str(warning(texture(0, period=20))) or "of the size of cells" in str(
+        warning(texture(0, period=20))
+    )
     assert "noise" in str(warning(np.random.default_rng(0).normal(size=(128, 128)).astype(np.float32)))
     spots = texture(0)
     spots[::40, ::40] = 40
@@ -70,7 +72,9 @@ def test_few_planes_tell_nothing() -> None:
     assert InputStatistics.of([np.zeros(7)] * 7) is None
 
 
-@pytest.mark.parametrize("damage", [{"std": [0.0] * 7}, {"mean": [1.0]}, {"limit": float("nan")}, {"limit": -1.0}])
+@pytest.mark.parametrize(
+    "damage", [{"covariance": [[0.0] * 7] * 7}, {"mean": [1.0]}, {"limit": float("nan")}, {"limit": -1.0}]
+)
 def test_forged_statistics_are_refused(damage: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="input statistics"):
         InputStatistics.from_dict({**learned().to_dict(), **damage})
