@@ -85,7 +85,9 @@ def provenance_groups(results: Iterable[Result]) -> list[ProvenanceGroup]:
     found = []
     for (organelle, checkpoint, trained_on), members in groups.items():
         alike = set.intersection(*(set(member.provenance.items()) for member in members))
-        settings = {key: value for key, value in sorted(alike) if key not in ("checkpoint", "trained_on")}
+        settings = {
+            key: value for key, value in sorted(alike) if key not in ("checkpoint", "trained_on", "disagreement")
+        }
         found.append(ProvenanceGroup(organelle, checkpoint, trained_on, len(members), settings))
     order = list(Organelle)
     return sorted(found, key=lambda group: (order.index(group.organelle), -group.images, group.checkpoint))

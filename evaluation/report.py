@@ -31,6 +31,7 @@ from model.images import read_image
 
 TEMPLATES = Path(__file__).with_name("templates")
 PICTURE_SIDE = 320  # pixels of the longer side; twelve cases an organelle then make a file of about 15 MB
+_RECORDED = ("disagreement", "checkpoint", "trained_on")  # what a prediction says of itself, in metrics.csv
 TABLE_ROWS = 300  # an organelle; the rest is in metrics.csv
 
 DIRECTIONS = {"MAE": "lower", "SSIM": "higher", "PCC": "higher", "E_dist": "lower", "C_dist": "lower"}
@@ -57,11 +58,11 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
     """Write ``metrics.csv``: one row for each prediction; metrics that its organelle lacks stay empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "organelle", "modality", "z_deviation", *ALL_METRICS, "checkpoint", "trained_on"))
+    writer.writerow(("image", "organelle", "modality", "z_deviation", *ALL_METRICS, *_RECORDED))
     for result in results:
         z = "" if result.z_deviation is None else result.z_deviation
         metrics = (result.metrics.get(name, "") for name in ALL_METRICS)
-        group = (result.provenance.get(key, "") for key in ("checkpoint", "trained_on"))
+        group = (result.provenance.get(key, "") for key in _RECORDED)
         writer.writerow((result.pair.key, result.pair.organelle.value, result.modality, z, *metrics, *group))
     write_text(path, text.getvalue())
 

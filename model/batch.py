@@ -105,7 +105,10 @@ class PendingWrite:
             raise error
         if error is not None:
             return Outcome(self.end.case, Status.FAILED, Status.FAILED.value, self.seconds, error)
-        return Outcome(self.end.case, self.end.status, self.end.message, self.seconds, job=self.end.job)
+        job, message = self.end.job, self.end.message
+        if job is not None and self.end.status is Status.PREDICTED:
+            message = job.message  # by now it says how much the rotations disagree
+        return Outcome(self.end.case, self.end.status, message, self.seconds, job=job)
 
 
 def predict_cases(
@@ -230,6 +233,9 @@ def _write(job: CaseJob) -> None:
         planes = _PlanesOfCase(job, stack)
         for file in job.files:
             write_output(file, planes, job.geometry, job.measured_provenance(file.contents))
+    if found := job.disagreement():
+        numbers = ", ".join(f"{organelle} {value:.2f}" for organelle, value in found.items())
+        job.message += f", rotations disagree: {numbers}"
     job.store.remove()
 
 

@@ -104,16 +104,19 @@ class CaseJob:
             return {**_merged(made), "shows": "standard deviation over the rotations, 65535 being the largest possible"}
         return _merged(made)
 
+    def disagreement(self) -> dict[Organelle, float]:
+        """Mean over the planes of what the rotations disagree about each organelle; empty for one rotation."""
+        summaries = {organelle: self._measured(organelle) for organelle in Organelle}
+        return {o: float(found["disagreement"]) for o, found in summaries.items() if "disagreement" in found}
+
     def measured_provenance(self, contents: tuple[Content, ...]) -> dict[str, str]:
         """Say also what was found while it was predicted: the mean disagreement, and that planes were left blank."""
-        recorded: dict[Organelle, dict[str, str]] = {}
-        for content in contents:
-            if content.organelle:
-                planes = [
-                    self.store.provenance(*self.output_position(n), content.organelle) for n in range(self.planes)
-                ]
-                recorded[content.organelle] = _summary(planes)
+        recorded = {c.organelle: self._measured(c.organelle) for c in contents if c.organelle}
         return {**self.provenance(contents), **_merged(recorded)}
+
+    def _measured(self, organelle: Organelle) -> dict[str, str]:
+        positions = (self.output_position(number) for number in range(self.planes))
+        return _summary([self.store.provenance(t, z, organelle) for t, z in positions])
 
 
 def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptions) -> CaseJob | None:

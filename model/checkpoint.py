@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .files import atomic_write
+from .input_statistics import InputStatistics
 from .labels import Modality, Organelle
 from .networks.architecture import Architecture
 from .networks.build import Network, build
@@ -43,6 +44,7 @@ class CheckpointMetadata:
     trained_on: str  # e.g. "simulated cells"
     recipe: str
     notes: dict[str, str] = field(default_factory=dict)  # seed, command, steps, validation figures ...
+    input_statistics: InputStatistics | None = None  # of what it learned from
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -75,12 +77,13 @@ class CheckpointMetadata:
             "trained_on": self.trained_on,
             "recipe": self.recipe,
             "notes": dict(self.notes),
+            **({"input_statistics": self.input_statistics.to_dict()} if self.input_statistics else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CheckpointMetadata":
         """Inverse of `to_dict`; raises ValueError, TypeError, KeyError or AttributeError for anything else."""
-        sizes = values["pixel_size_um"]
+        sizes, statistics = values["pixel_size_um"], values.get("input_statistics")
         return cls(
             architecture=Architecture.from_dict(values["architecture"]),
             input_normalization=InputNormalization(values["input_scaling"]),
@@ -95,6 +98,7 @@ class CheckpointMetadata:
             trained_on=str(values["trained_on"]),
             recipe=str(values["recipe"]),
             notes={str(key): str(value) for key, value in values["notes"].items()},
+            input_statistics=None if statistics is None else InputStatistics.from_dict(statistics),
         )
 
 
@@ -110,6 +114,13 @@ def save(path: Path, network: Network, metadata: CheckpointMetadata, *, compact:
     }
     if compact:
         tensors = quantize(tensors)
+    with atomic_write(path) as file:
+        file.write(_pack(tensors, metadata.to_dict()))
+
+
+def replace_metadata(path: Path, metadata: CheckpointMetadata) -> None:
+    """Describe a checkpoint anew and leave its weights as they are stored; raises UserError as `load` does."""
+    _, tensors = _open(path, with_tensors=True)
     with atomic_write(path) as file:
         file.write(_pack(tensors, metadata.to_dict()))
 

@@ -22,6 +22,7 @@ from . import __version__
 from .checkpoint import CheckpointMetadata, load
 from .contrast import missing_contrast
 from .devices import find_device
+from .input_statistics import measure_input
 from .labels import Modality, Organelle
 from .margins import find_margins
 from .networks.build import NETWORKS, Network
@@ -32,6 +33,7 @@ from .precision import Precision
 from .preprocessing import Grid, PixelSize, Preprocessing
 from .resampling import resample
 from .routing import Route, Routing, shipped_resources
+from .saturation import saturation_warning
 from .settings import LARGEST_WHOLE, PRESETS, InferenceSettings
 from .tiling import TilePlan, predict_tiled
 from .tta import predict_with_tta
@@ -190,13 +192,17 @@ class Predictor:
             return NetworkInputs(plan.with_provenance(contrast=warning), {}, (warning,))
         made: dict[tuple[Preprocessing, tuple[int, int]], Tensor] = {}
         inputs: dict[str, Tensor] = {}
+        warnings = [saturation_warning(pixels)]
         for step in plan.steps:
             preprocessing = self._preprocessing(step.checkpoint)
             key = preprocessing, step.grid.shape
             if key not in made:  # checkpoints that were trained alike share their input
                 made[key] = torch.from_numpy(preprocessing.input(pixels, step.grid, margins))[None]
             inputs[step.checkpoint] = made[key]
-        return NetworkInputs(plan, inputs)
+            statistics = self.checkpoints[step.checkpoint].input_statistics
+            features = None if statistics is None else measure_input(made[key][0].numpy())
+            warnings.append(statistics.warning(features) if statistics and features is not None else None)
+        return NetworkInputs(plan, inputs, tuple(dict.fromkeys(filter(None, warnings))))
 
     def forward(self, inputs: NetworkInputs) -> NetworkOutputs:
         """Predict each organelle on its network's grid; the results are on the CPU."""

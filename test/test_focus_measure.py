@@ -68,7 +68,7 @@ def test_no_plane_at_all() -> None:
 @pytest.mark.parametrize("modality", Modality)
 def test_a_simulated_stack(modality: Modality) -> None:
     distances = []
-    for number in range(3):
-        planes, best = draw_stack(np.random.default_rng([5, number]), modality, "challenge")
+    for number in range(5):
+        planes, best = draw_stack(np.random.default_rng([7, number]), modality, "challenge")
         distances.append(abs(best_plane(planes, modality) - best))
-    assert sorted(distances)[1] <= 1  # two of three within a plane; by chance one in four
+    assert np.mean(distances) <= 2  # of 13 planes; a plane at random is 4 away

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.tta import predict_with_tta
+from model.tta import QUARTER_TURNS, predict_with_tta
 
 IMAGE_1YX = torch.arange(15, dtype=torch.float32).reshape(1, 3, 5)
 
@@ -55,3 +55,24 @@ def test_misuse_is_refused() -> None:
         predict_with_tta(lambda x: x, IMAGE_1YX, 3)
     with pytest.raises(ValueError, match="keep the plane's shape"):
         predict_with_tta(lambda x: x[:, 1:], IMAGE_1YX, 1)
+
+
+@pytest.mark.parametrize("rotations", [2, 4])
+def test_the_deviation_is_that_of_the_turned_predictions(rotations: int) -> None:
+    def uneven(x: Tensor) -> Tensor:
+        ramp = torch.linspace(-1, 1, x.shape[-1])
+        return torch.cat([0.5 * ramp * x, x - 0.9 + 0.001 * ramp])
+
+    image = torch.rand(1, 7, 5)
+    turns = QUARTER_TURNS[rotations]
+    separate = [torch.rot90(uneven(torch.rot90(image, k, (1, 2))), -k, (1, 2)) for k in turns]
+    mean, std = predict_with_tta(uneven, image, rotations)
+    assert std is not None
+    assert torch.allclose(mean, torch.stack(separate).mean(0), atol=1e-6)
+    assert torch.allclose(std, torch.stack(separate).std(0, correction=0), atol=1e-5)
+
+
+def test_one_rotation_has_no_deviation_and_equivariant_networks_have_none_either() -> None:
+    assert predict_with_tta(lambda x: x, IMAGE_1YX, 1)[1] is None
+    std = predict_with_tta(lambda x: 0.3 * x, IMAGE_1YX, 4)[1]
+    assert std is not None and std.abs().max() == 0

@@ -26,6 +26,8 @@ class Data:
     source: BatchSource
     validation: Index
     origin: str
+    examples: Index
+    """Fields that look like what is learned from."""
 
 
 def read_data(config: RunConfig) -> Data:
@@ -46,13 +48,13 @@ def read_data(config: RunConfig) -> Data:
     if config.specimens is not None:
         renderer = SpecimenRenderer(config.specimens, config.modalities)
         log.info("%d specimens to render, %d fields held out", len(renderer.store), len(index.fields))
-        return Data(SpecimenBatches(renderer, config), index, "simulated cells")
+        return Data(SpecimenBatches(renderer, config), index, "simulated cells", examples=index)
     training, validation = split(index, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
     if not training.fields:
         raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on.")
     log.info("%d fields to train on, %d held out by %s", len(training.fields), len(validation.fields), config.split_by)
     cache = PlaneCache(preprocessing, config.target_normalization, int(config.cache_gb * 2**30))
-    return Data(FieldBatches(training, cache, config), validation, origin(training, config.data))
+    return Data(FieldBatches(training, cache, config), validation, origin(training, config.data), examples=training)
 
 
 def _read_index(config: RunConfig, preprocessing: Preprocessing) -> Index:

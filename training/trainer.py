@@ -22,6 +22,7 @@ from model.preprocessing import Preprocessing
 from training.batches import Loader
 from training.config import RunConfig
 from training.data import Data
+from training.input_statistics import learned_inputs
 from training.metrics_logger import MetricsLogger, Progress, duration
 from training.options import as_table, require_same
 from training.pix2pix_module import Pix2PixModule
@@ -63,6 +64,7 @@ class Trainer:
             log.warning("not scored, %s: %s", entry.name, entry.reason)
         self.held_out = choose_planes(scorable, config.validation_planes, config.seed)
         self.split_sha256 = hashlib.sha256((data.source.digest() + data.validation.digest()).encode()).hexdigest()
+        self.input_statistics = learned_inputs(data.examples.fields, self.preprocessing)
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self.loader = Loader(data.source, workers=config.workers)
@@ -244,6 +246,7 @@ class Trainer:
             trained_on=self.trained_on,
             recipe=self.config.recipe,
             notes=notes,
+            input_statistics=self.input_statistics,
         )
 
     def summary(self) -> str:
