@@ -135,6 +135,8 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
                 self.message.value = f"{request.name}: {done} of {request.n_planes} planes predicted."
 
         def finish(prediction: StackPrediction | str) -> None:
+            if self._worker.abort_requested:  # cancelled when the last plane was done already
+                return
             if isinstance(prediction, str):
                 self._fail(prediction)
             else:

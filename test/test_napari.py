@@ -234,6 +234,19 @@ def test_progress_is_by_plane_and_cancel_works_between_planes(
     assert errors == []
 
 
+def test_cancel_also_counts_after_the_last_plane(viewer: Any, widget: Any, gate: Gate) -> None:
+    viewer.add_image(noise(16, 16), name="cells")
+    widget.predict_button.native.click()
+    wait(lambda: gate.entered == 1)
+    gate.passes.release()
+    while widget._worker.is_running:  # its signals wait, since Qt does not work here
+        time.sleep(0.01)
+    widget.cancel_button.native.click()
+    wait(lambda: widget.predict_button.enabled)
+    assert widget.message.value == "Cancelled; no layers were added."
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+
+
 def test_a_widget_that_is_closed_stops_after_the_plane(
     viewer: Any, widget: Any, gate: Gate, errors: list[BaseException]
 ) -> None:
