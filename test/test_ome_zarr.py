@@ -124,9 +124,9 @@ def test_a_pixel_size_without_a_unit_is_warned_of(tmp_path: Path) -> None:
         ({"well": {}, "multiscales": []}, "a well of several fields"),
         ({"image-label": {}}, "labels of segmented objects"),
         ({"multiscales": []}, "without an image"),
-        ({"multiscales": [{"datasets": [{"path": "nowhere"}]}]}, "damaged or incomplete metadata"),
+        ({"multiscales": [{"datasets": [{"path": "nowhere"}]}]}, "no array 'nowhere'"),
         ({"multiscales": [{"datasets": [{"path": "../b/0"}]}]}, "an array outside of it"),
-        ({"multiscales": [{"axes": ["t", "c", "z", "x", "y"], "datasets": [{"path": "0"}]}]}, "axes tczxy"),
+        ({"multiscales": [{"axes": ["t", "c", "z", "x", "y"], "datasets": [{"path": "0"}]}]}, "axes t, c, z, x, y"),
         ({"multiscales": "nonsense"}, "damaged or incomplete metadata"),
     ],
 )

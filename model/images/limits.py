@@ -41,6 +41,10 @@ def check_claimed_size(path: Path, height: int, width: int, bytes_per_pixel: int
         refuse(path, found)
     if max(height, width) > MAX_SIDE_PX:
         refuse(path, found, f"at most {MAX_SIDE_PX} px a side")
-    claimed, stored = height * width * bytes_per_pixel, path.stat().st_size
+    check_expansion(path, height * width * bytes_per_pixel, path.stat().st_size, of=found)
+
+
+def check_expansion(path: Path, claimed: int, stored: int, *, of: str) -> None:
+    """Refuse pixels of more bytes than any codec makes of those that are stored. Raises UserError."""
     if claimed > _EXPANSION_FREE_BYTES and claimed > _MAX_EXPANSION * stored:
-        refuse(path, f"{found} claimed in {stored} bytes", "a file that holds its pixels")
+        refuse(path, f"{of} claimed in {stored} bytes", "a file that holds its pixels")
