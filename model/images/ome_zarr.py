@@ -186,18 +186,19 @@ def _check_array(path: Path, array: Any, axes: str) -> None:
 
 
 def _stored_chunk(array: Any) -> tuple[int, ...]:
-    """Shape of what one file holds."""
+    """Shape of what one file holds: a chunk, or from Zarr 3 on a shard of several."""
     shape: tuple[int, ...] = array.shards or array.chunks
     return shape
 
 
 def _chunk_warnings(path: Path, array: Any) -> tuple[str, ...]:
     """Warn of missing chunks, which the standard takes as empty and an interrupted copy lacks as well."""
-    stored = array.nchunks_initialized
+    shape = _stored_chunk(array)
+    count = prod(-(-length // side) for length, side in zip(array.shape, shape, strict=True))
+    stored = array.nchunks_initialized // prod(side // part for side, part in zip(shape, array.chunks, strict=True))
     if not stored:
         refuse(path, "no pixels (all chunks are missing)", _EXPECTED)
-    check_expansion(path, stored * prod(array.chunks) * array.dtype.itemsize, array.nbytes_stored(), of="chunks")
-    if stored == array.nchunks:
+    check_expansion(path, stored * prod(shape) * array.dtype.itemsize, array.nbytes_stored(), of="chunks")
+    if stored == count:
         return ()
-    missing = array.nchunks - stored
-    return (f"{missing} of its {array.nchunks} chunks are missing and taken as {int(array.fill_value or 0)}",)
+    return (f"{count - stored} of its {count} chunks are missing and taken as {int(array.fill_value or 0)}",)
