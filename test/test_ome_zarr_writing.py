@@ -83,13 +83,14 @@ def test_what_is_written_is_read_back_the_same_twice(tmp_path: Path) -> None:
             np.testing.assert_array_equal(stack.read_plane(0, channel, 0), pixels[0, channel, 0])
 
 
-def test_blank_planes_of_unknown_size_are_read_back_without_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(2, 3, 2, 300, 30), (1, 3, 1, 6000, 6000)])
+def test_blank_planes_of_unknown_size_are_read_back_without_a_warning(tmp_path: Path, shape: tuple[int, ...]) -> None:
     sizes = dict.fromkeys(["pixel_size_um", "z_step_um", "time_increment_s"])
-    path = write(tmp_path / "a.ome.zarr", np.zeros((2, 3, 2, 300, 30), np.uint16), **sizes)
+    path = write(tmp_path / "a.ome.zarr", np.broadcast_to(np.uint16(0), shape), **sizes)
     ngff_zarr.from_ngff_zarr(str(path), validate=True)
     with open_stack(path) as stack:
         assert (stack.info.pixel_size_um, stack.info.z_step_um, stack.info.time_increment_s) == (None, None, None)
-        assert stack.info.warnings == () and not stack.read_plane(1, 2, 1).any()
+        assert stack.info.warnings == () and not stack.read_plane(shape[0] - 1, 2, shape[2] - 1).any()
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,9 @@ def _chunk_warnings(path: Path, array: Any) -> tuple[str, ...]:
     stored = array.nchunks_initialized // prod(side // part for side, part in zip(shape, array.chunks, strict=True))
     if not stored:
         refuse(path, "no pixels (all chunks are missing)", _EXPECTED)
-    check_expansion(path, stored * prod(shape) * array.dtype.itemsize, array.nbytes_stored(), of="chunks")
+    height, width = (max(sides) for sides in zip(array.shape[-2:], shape[-2:], strict=True))
+    claimed = prod(shape[:-2]) * height * width * array.dtype.itemsize
+    check_expansion(path, claimed, array.nbytes_stored(), of=f"planes and chunks of {claimed} bytes")
     if stored == count:
         return ()
     return (f"{count - stored} of its {count} chunks are missing and taken as {int(array.fill_value or 0)}",)
