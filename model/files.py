@@ -50,20 +50,34 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of `path` when all went well, and is gone when not.
 
-    As `atomic_write`; a folder that stood at `path` is removed.
+    As `atomic_write`; a folder that stands at `path` stays until then, and where it cannot be replaced.
     """
-    temporary, former = (path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}" for _ in range(2))
+    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        if path.is_dir() and not path.is_symlink():
-            os.replace(path, former)
-        os.replace(temporary, path)
+        for name in temporary.rglob("*"):
+            if name.is_file():
+                with name.open("rb+") as file:
+                    os.fsync(file.fileno())
+        _replace_folder(path, temporary)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        for folder in (temporary, former):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    former = path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    try:
+        if path.is_dir() and not path.is_symlink():
+            os.replace(path, former)
+        os.replace(new, path)
+    except BaseException:
+        if former.exists() and not os.path.lexists(path):
+            os.replace(former, path)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
@@ -113,7 +127,7 @@ def _remove_temporary_files(folder: Path) -> None:
                 continue
             path = os.path.join(parent, name)
             try:
-                if os.lstat(path).st_mtime < oldest:
+                if _last_change(path) < oldest:
                     shutil.rmtree(path) if name in folders else os.unlink(path)
             except FileNotFoundError:  # another process cleans the same folder
                 continue
@@ -123,6 +137,12 @@ def _remove_temporary_files(folder: Path) -> None:
         path, reason = left[0]
         others = f" nor can {len(left) - 1} more" if len(left) > 1 else ""
         log.warning("%s: this old temporary file cannot be removed (%s)%s.", path, reason, others)
+
+
+def _last_change(path: str) -> float:
+    """Time of the last change of a file, or of anything in a folder: a writer may be at work deep in it."""
+    within = (os.path.join(parent, name) for parent, folders, names in os.walk(path) for name in (*folders, *names))
+    return max(os.lstat(entry).st_mtime for entry in (path, *within))
 
 
 def file_sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from model.files import atomic_write, prepare_folder, write_text
+from model.files import atomic_folder, atomic_write, prepare_folder, write_text
 
 
 def test_a_failed_write_keeps_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -57,6 +57,35 @@ def test_what_a_killed_writer_left_is_removed_but_not_what_is_being_written(tmp_
     os.utime(tmp_path / "images" / ".write-notes", (0, 0))
     prepare_folder(tmp_path)
     assert (tmp_path / "images" / ".write-notes").exists()
+
+
+def test_a_folder_that_is_being_written_stays_and_one_left_behind_goes(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "a.zarr") as folder:
+        (folder / "0" / "1").mkdir(parents=True)
+        (folder / "0" / "1" / "2").touch()
+        entries = [folder, *folder.rglob("*")]
+        for entry in entries[:-1]:
+            os.utime(entry, (0, 0))
+        prepare_folder(tmp_path)
+        assert folder.exists()  # for what lies deepest is new
+        os.utime(entries[-1], (0, 0))
+        prepare_folder(tmp_path)
+        assert not folder.exists()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_former_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="no space left on the disk"), atomic_folder(tmp_path / "a") as folder:
+        (folder / "new").touch()
+    assert [entry.relative_to(tmp_path).as_posix() for entry in tmp_path.rglob("*")] == ["a", "a/old"]
 
 
 def leftover(folder: Path, name: str = ".write-0123456789abcdef.tmp") -> Path:

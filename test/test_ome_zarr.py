@@ -1,43 +1,41 @@
-"""OME-Zarr in and out: the planes that are there, by zarr's own reader and by others; what is no image is named."""
+"""OME-Zarr is read plane by plane as other programs write it; what is no image, or contradicts itself, is named."""
 
 import json
-import shutil
+import os
 import sys
-from collections.abc import Iterator
+import zipfile
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import bioio
-import bioio_ome_zarr
 import ngff_zarr
 import numpy as np
 import pytest
 import zarr
 
 from model.errors import UserError
-from model.images.ome_zarr_writer import write_ome_zarr
 from model.images.open_stack import open_stack
-from model.images.stack import OutputChannel
 from model.labels import Modality
 
 STACK = np.random.default_rng(0).integers(0, 60000, (2, 3, 2, 70, 50)).astype(np.uint16)  # TCZYX
 UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 SCALE = {"t": 30.0, "c": 1.0, "z": 0.5, "y": 0.2, "x": 0.25}
-CHANNELS = [
-    OutputChannel("Input", "FFFFFF", (10, 4000)),
-    OutputChannel("Nucleus", "2090FF", (0, 9)),
-    OutputChannel("Actin", "FF9020", (1, 2)),
-]
 
 
-def image(path: Path, axes: str = "tczyx", version: str = "0.4", pixels: np.ndarray = STACK, **changes: Any) -> Path:
+def image(
+    path: Path,
+    axes: str = "tczyx",
+    version: str = "0.4",
+    pixels: np.ndarray = STACK,
+    storage: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
     """Write an image as other programs do, with `zarr` alone; `changes` are laid over the attributes."""
     stored = pixels.transpose(["tczyx".index(axis) for axis in axes]) if pixels.ndim == 5 else pixels
     group = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2)
     chunks = (1,) * (stored.ndim - 2) + (32, 32)
-    group.create_array("0", data=np.ascontiguousarray(stored), chunks=chunks)
+    group.create_array("0", data=np.ascontiguousarray(stored), **({"chunks": chunks} | (storage or {})))
     multiscale = {
         "version": version,
         "axes": [
@@ -86,7 +84,8 @@ def test_axes_that_are_absent_have_one_plane(tmp_path: Path, axes: str, index: A
         np.testing.assert_array_equal(stack.read_plane(**last), pixels if axes == "yx" else pixels[-1])
 
 
-def test_an_independent_writers_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_independent_writers_image(tmp_path: Path, version: str) -> None:
     path = tmp_path / "a.ome.zarr"
     source = ngff_zarr.to_ngff_image(
         STACK[0, 0],
@@ -94,10 +93,43 @@ def test_an_independent_writers_image(tmp_path: Path) -> None:
         scale={"z": 2.0, "y": 0.3, "x": 0.3},
         axes_units={a: "micrometer" for a in "zyx"},
     )
-    ngff_zarr.to_ngff_zarr(str(path), ngff_zarr.to_multiscales(source, scale_factors=[]), version="0.4")
+    ngff_zarr.to_ngff_zarr(str(path), ngff_zarr.to_multiscales(source, scale_factors=[]), version=version)
     with open_stack(path) as stack:
-        assert (stack.info.focal_planes, stack.info.pixel_size_um, stack.info.z_step_um) == (2, (0.3, 0.3), 2.0)
+        info = stack.info
+        assert (info.focal_planes, info.pixel_size_um, info.z_step_um, info.warnings) == (2, (0.3, 0.3), 2.0, ())
         np.testing.assert_array_equal(stack.read_plane(0, 0, 1), STACK[0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("version", "storage"),
+    [
+        ("0.4", {"compressors": None}),
+        ("0.4", {"order": "F", "chunk_key_encoding": {"name": "v2", "separator": "/"}}),
+        ("0.4", {"chunks": (2, 3, 2, 64, 64)}),
+        ("0.5", {"shards": (1, 1, 2, 64, 64), "chunks": (1, 1, 1, 32, 32)}),
+        ("0.5", {"compressors": zarr.codecs.GzipCodec(), "dimension_names": tuple("tczyx")}),
+        ("0.5", {"filters": zarr.codecs.TransposeCodec(order=(4, 3, 2, 1, 0))}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "|u1"])
+def test_however_it_is_stored(tmp_path: Path, version: str, storage: dict[str, Any], kind: str) -> None:
+    pixels = (STACK >> 8 if kind == "|u1" else STACK).astype(kind)
+    path = image(tmp_path / "a.zarr", version=version, pixels=pixels, storage=storage)
+    with open_stack(path) as stack:
+        plane = stack.read_plane(1, 2, 1)
+        assert plane.dtype == np.dtype("=u2") and stack.info.warnings == ()
+        np.testing.assert_array_equal(plane, pixels[1, 2, 1].astype(np.uint16) * (257 if kind == "|u1" else 1))
+
+
+def test_a_plane_is_read_from_its_own_chunks_alone(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.zarr")
+    for chunk in (path / "0").glob("[01].*"):
+        if not chunk.name.startswith("1.2.0."):
+            chunk.write_bytes(b"damaged")
+    with open_stack(path) as stack:
+        np.testing.assert_array_equal(stack.read_plane(1, 2, 0), STACK[1, 2, 0])
+        with pytest.raises(UserError, match="damaged pixel data at t 1, c 2, z 1"):
+            stack.read_plane(1, 2, 1)
 
 
 def test_the_scales_of_image_and_array_multiply(tmp_path: Path) -> None:
@@ -109,12 +141,93 @@ def test_the_scales_of_image_and_array_multiply(tmp_path: Path) -> None:
         assert stack.info.pixel_size_um == (0.4, 0.5)
 
 
-def test_a_pixel_size_without_a_unit_is_warned_of(tmp_path: Path) -> None:
-    path = image(tmp_path / "a.zarr", "yx", pixels=STACK[0, 0, 0])
-    text = (path / ".zattrs").read_text().replace("micrometer", "")
-    (path / ".zattrs").write_text(text)
+def edited(path: Path, **changes: Any) -> Path:
+    """Change what the first multiscale of an image of version 0.4 says."""
+    attributes = json.loads((path / ".zattrs").read_text())
+    attributes["multiscales"][0] |= changes
+    (path / ".zattrs").write_text(json.dumps(attributes))
+    return path
+
+
+def scaled(*scale: float) -> list[dict[str, Any]]:
+    return [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(scale)}]}]
+
+
+NO_UNITS = [{"name": axis, "type": KINDS[axis]} for axis in "tczyx"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes", "warned"),
+    [
+        ({"axes": NO_UNITS}, ((0.2, 0.25), 0.5, None), "have no unit and are taken as µm"),
+        ({"axes": NO_UNITS, "datasets": scaled(1, 1, 1, 1, 1)}, (None, None, None), ""),
+        ({"axes": NO_UNITS, "datasets": scaled(1, 1, 1, 0.2, 0.2)}, ((0.2, 0.2), None, None), "have no unit"),
+        ({"datasets": scaled(2, 1, 1, 1, 1)}, ((1, 1), 1, 2), ""),
+        ({"datasets": scaled(2, 1, 0.5, 200, 200)}, (None, 0.5, 2), "its pixel size is not one of a light microscope"),
+        ({"datasets": scaled(2, 1, 0.5, -0.2, 0.2)}, (None, 0.5, 2), "its pixel size is not one of a light microscope"),
+        ({"datasets": scaled(2, 1, 0, 0.2, 0.2)}, ((0.2, 0.2), None, 2), "its distance of focal planes is not one"),
+        ({"datasets": scaled(0.2, 0.2)}, (None, None, None), "'scale' does not fit its axes"),
+        ({"coordinateTransformations": [{"type": "affine"}]}, (None, None, None), "'affine' does not fit its axes"),
+        ({"datasets": [{"path": "0"}]}, (None, None, None), ""),
+        ({"coordinateTransformations": [{"type": "identity"}]}, ((0.2, 0.25), 0.5, 30), ""),
+    ],
+)
+def test_sizes_are_stated_warned_of_or_unknown(
+    tmp_path: Path, changes: dict[str, Any], sizes: tuple[Any, ...], warned: str
+) -> None:
+    with open_stack(edited(image(tmp_path / "a.zarr"), **changes)) as stack:
+        assert (stack.info.pixel_size_um, stack.info.z_step_um, stack.info.time_increment_s) == sizes
+        assert len(stack.info.warnings) == bool(warned) and warned in "".join(stack.info.warnings)
+
+
+def test_units_are_converted(tmp_path: Path) -> None:
+    units = {"t": "minute", "z": "nanometer", "y": "millimeter", "x": "nanometer"}
+    axes = [axis | {"unit": units.get(axis["name"], "")} for axis in NO_UNITS]
+    with open_stack(edited(image(tmp_path / "a.zarr"), axes=axes, datasets=scaled(2, 1, 300, 2e-4, 200))) as stack:
+        assert (stack.info.pixel_size_um, stack.info.z_step_um, stack.info.time_increment_s) == ((0.2, 0.2), 0.3, 120)
+
+
+def test_names_of_too_few_channels_are_not_given_to_others(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.zarr", omero={"channels": [{"label": "Phase"}, {"label": "GFP"}]})
     with open_stack(path) as stack:
-        assert "no unit" in stack.info.warnings[0] and stack.info.pixel_size_um == (0.2, 0.25)
+        assert [channel.name for channel in stack.info.channels] == [None] * 3
+        assert stack.info.warnings == ("its metadata name 2 channels, it has 3: the names are ignored",)
+
+
+def test_old_versions_have_five_axes_and_new_ones_are_refused(tmp_path: Path) -> None:
+    old = {"version": "0.2", "datasets": [{"path": "0"}]}
+    with open_stack(image(tmp_path / "a.zarr", multiscales=[old])) as stack:
+        np.testing.assert_array_equal(stack.read_plane(1, 2, 1), STACK[1, 2, 1])
+    path = image(tmp_path / "b.zarr", "cyx", pixels=STACK[0, :, 0], multiscales=[old])
+    assert "axes t, c, z, y, x of an array of 3 dimensions" in refusal(path)
+    new = {"version": "0.6", "datasets": [{"path": "0"}]}
+    assert "found OME-Zarr 0.6, expected one of the versions 0.1" in refusal(
+        image(tmp_path / "c.zarr", multiscales=[new])
+    )
+
+
+def test_a_second_image_is_warned_of(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.zarr")
+    multiscale = json.loads((path / ".zattrs").read_text())["multiscales"][0]
+    with open_stack(image(tmp_path / "b.zarr", multiscales=[multiscale] * 2)) as stack:
+        assert stack.info.warnings == ("it holds 2 images, of which the first is read",)
+
+
+def test_arrays_that_contradict_the_metadata_are_refused(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.zarr", datasets=None)
+    zarr.open_group(path).create_array("1", data=np.zeros((2, 3, 2, 140, 100), np.uint16))
+    edited(path, datasets=[*scaled(30, 1, 0.5, 0.2, 0.25), {"path": "1"}, {"path": "absent"}])
+    assert "found a larger array '1' behind '0'" in refusal(path)
+    named = image(tmp_path / "b.zarr", version="0.5", storage={"dimension_names": tuple("tzcyx")})
+    assert "found dimensions t, z, c, y, x of an array with axes t, c, z, y, x" in refusal(named)
+
+
+def test_a_stale_copy_of_the_metadata_is_not_believed(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.zarr")
+    zarr.consolidate_metadata(path)
+    edited(path, datasets=scaled(30, 1, 0.5, 0.4, 0.4))
+    with open_stack(path) as stack:
+        assert stack.info.pixel_size_um == (0.4, 0.4)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +237,9 @@ def test_a_pixel_size_without_a_unit_is_warned_of(tmp_path: Path) -> None:
         ({"well": {}, "multiscales": []}, "a well of several fields"),
         ({"image-label": {}}, "labels of segmented objects"),
         ({"multiscales": []}, "without an image"),
-        ({"multiscales": [{"datasets": [{"path": "nowhere"}]}]}, "damaged or incomplete metadata"),
+        ({"multiscales": [{"datasets": [{"path": "nowhere"}]}]}, "no array 'nowhere'"),
         ({"multiscales": [{"datasets": [{"path": "../b/0"}]}]}, "an array outside of it"),
-        ({"multiscales": [{"axes": ["t", "c", "z", "x", "y"], "datasets": [{"path": "0"}]}]}, "axes tczxy"),
+        ({"multiscales": [{"axes": ["t", "c", "z", "x", "y"], "datasets": [{"path": "0"}]}]}, "axes t, c, z, x, y"),
         ({"multiscales": "nonsense"}, "damaged or incomplete metadata"),
     ],
 )
@@ -147,6 +260,33 @@ def test_other_folders_and_files_are_named(tmp_path: Path) -> None:
     assert "10 x 1000000 px" in refusal(tmp_path / "h.zarr")
 
 
+def test_a_zipped_image_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zarr", "w") as archive:
+        archive.writestr("zarr.json", "{}")
+    assert "found a zipped OME-Zarr image, expected its folder, unzipped" in refusal(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "found"),
+    [
+        ((10**9, 1, 1, 64, 64), (1, 1, 1, 64, 64), "1000000000 planes or chunks"),
+        ((1, 1, 1, 4096, 4096), (1, 1, 1, 1, 1), "16777216 planes or chunks"),
+        ((10**9, 1, 1, 8, 8), (10**7, 1, 1, 8, 8), "1000000000 planes or chunks"),
+        ((4096, 1, 1, 2048, 2048), (4096, 1, 1, 2048, 2048), "chunks of 4096 x 1 x 1 x 2048 x 2048"),
+        ((1, 1, 1, 32768, 32768), (1, 1, 1, 32768, 32768), "planes and chunks of 2147483648 bytes claimed in"),
+        ((0, 1, 1, 64, 64), (1, 1, 1, 64, 64), "planes of 64 x 64 px"),
+    ],
+)
+def test_hostile_sizes_are_refused_before_memory_is_taken(
+    tmp_path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], found: str
+) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    group.create_array("0", shape=shape, chunks=chunks, dtype="uint16")
+    group.attrs["multiscales"] = [{"axes": list("tczyx"), "datasets": [{"path": "0"}]}]
+    (tmp_path / "a.zarr/0/0.0.0.0.0").write_bytes(b"a few bytes")
+    assert found in refusal(tmp_path / "a.zarr")
+
+
 def test_series_of_bioformats2raw(tmp_path: Path) -> None:
     group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
     group.attrs["bioformats2raw.layout"] = 3
@@ -163,102 +303,41 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (path / "0/link").symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match="a link that leads out of"):
         open_stack(path)
+    (path / "0/link").unlink()
+    os.mkfifo(path / "0/pipe")
+    with pytest.raises(UserError, match="pipe: found something that is no file"):
+        open_stack(path)
 
 
-def test_missing_and_damaged_chunks(tmp_path: Path) -> None:
-    path = image(tmp_path / "a.zarr", "yx", pixels=STACK[0, 0, 0])
-    chunks = [file for file in (path / "0").rglob("*") if file.is_file() and not file.name.startswith(".")]
-    chunks[0].unlink()
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_missing_chunks_are_warned_of_and_damaged_ones_refused(tmp_path: Path, version: str) -> None:
+    path = image(tmp_path / "a.zarr", "zyx", version, STACK[0, 0], {"compressors": None, "fill_value": 7}, omero={})
+    chunks = sorted(file for file in (path / "0").rglob("*") if file.is_file() and "z" not in file.name)
+    assert len(chunks) == 12
+    for chunk in chunks[:6]:
+        chunk.unlink()
     with open_stack(path) as stack:
-        assert f"1 of its {len(chunks)} chunks are missing" in stack.info.warnings[0]
-    chunks[1].write_bytes(b"\xff" * 9)
-    with open_stack(path) as stack, pytest.raises(UserError, match="damaged pixel data at t 0, c 0, z 0"):
-        stack.read_plane(0, 0, 0)
+        assert stack.info.warnings == ("6 of its 12 chunks are missing and taken as 7",)
+        assert (stack.read_plane(0, 0, 0) == 7).all()
+        chunks[6].write_bytes(chunks[6].read_bytes()[:-2])
+        with pytest.raises(UserError, match="damaged pixel data at t 0, c 0, z 1"):
+            stack.read_plane(0, 0, 1)
+    for chunk in chunks[6:]:
+        chunk.unlink()
+    assert "no pixels (all chunks are missing)" in refusal(path)
+
+
+def test_a_missing_shard_is_warned_of(tmp_path: Path) -> None:
+    storage = {"shards": (1, 1, 2, 64, 64), "chunks": (1, 1, 1, 32, 32)}
+    path = image(tmp_path / "a.zarr", version="0.5", storage=storage)
+    (path / "0/c/1/0/0/1/0").unlink()
+    with open_stack(path) as stack:
+        assert stack.info.warnings == ("1 of its 12 chunks are missing and taken as 0",)
+        np.testing.assert_array_equal(stack.read_plane(1, 0, 1)[:64], STACK[1, 0, 1, :64])
+        assert not stack.read_plane(1, 0, 1)[64:].any()
 
 
 def test_without_the_package_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = image(tmp_path / "a.zarr")
     monkeypatch.setitem(sys.modules, "zarr", None)
     assert 'pip install "in-silico-labelling[zarr]"' in refusal(path)
-
-
-def write(path: Path, pixels: np.ndarray = STACK, planes: Iterator[np.ndarray] | None = None) -> Path:
-    write_ome_zarr(
-        path,
-        iter(pixels.reshape(-1, *pixels.shape[-2:])) if planes is None else planes,
-        shape=pixels.shape,  # type: ignore[arg-type]
-        channels=CHANNELS,
-        pixel_size_um=(0.2, 0.25),
-        z_step_um=0.5,
-        time_increment_s=30.0,
-        provenance={"checkpoint": "pix2pix-bf", "trained_on": "simulated cells"},
-    )
-    return path
-
-
-def test_what_is_written_is_valid_and_reads_alike_elsewhere(tmp_path: Path) -> None:
-    large = np.random.default_rng(1).integers(0, 60000, (2, 3, 2, 600, 301)).astype(np.uint16)
-    path = write(tmp_path / "a.ome.zarr", large)
-    multiscales = ngff_zarr.from_ngff_zarr(str(path), validate=True)
-    first = multiscales.images[0]
-    np.testing.assert_array_equal(np.asarray(first.data), large)
-    assert first.scale == SCALE and [level.data.shape[-2:] for level in multiscales.images] == [
-        (600, 301),
-        (300, 151),
-        (150, 76),
-    ]
-    read = bioio.BioImage(path, reader=bioio_ome_zarr.Reader)
-    np.testing.assert_array_equal(read.data, large)
-    assert read.channel_names == ["Input", "Nucleus", "Actin"]
-    assert (read.physical_pixel_sizes.Z, read.physical_pixel_sizes.Y, read.physical_pixel_sizes.X) == (0.5, 0.2, 0.25)
-    omero = json.loads((path / ".zattrs").read_text())["omero"]["channels"]
-    assert [(c["color"], c["window"]["start"], c["window"]["end"]) for c in omero] == [
-        ("FFFFFF", 10, 4000),
-        ("2090FF", 0, 9),
-        ("FF9020", 1, 2),
-    ]
-
-
-def test_levels_are_means_of_two_by_two(tmp_path: Path) -> None:
-    pixels = np.zeros((1, 3, 1, 300, 301), np.uint16)
-    pixels[0, 0, 0, :4, :4] = np.arange(16).reshape(4, 4) * 100
-    level = zarr.open_array(write(tmp_path / "a.ome.zarr", pixels) / "1", mode="r")
-    assert level.shape[-2:] == (150, 151)
-    np.testing.assert_array_equal(np.asarray(level[0, 0, 0])[:2, :2], [[250, 450], [1050, 1250]])
-
-
-def test_what_is_written_is_read_back_the_same_twice(tmp_path: Path) -> None:
-    path, again = write(tmp_path / "a.ome.zarr"), write(tmp_path / "b/a.ome.zarr")
-    files = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    assert files == sorted(str(file.relative_to(again)) for file in again.rglob("*") if file.is_file())
-    assert all((path / file).read_bytes() == (again / file).read_bytes() for file in files)
-    with open_stack(path) as stack:
-        assert stack.info.provenance["trained_on"] == "simulated cells"
-        np.testing.assert_array_equal(stack.read_plane(1, 2, 1), STACK[1, 2, 1])
-
-
-def test_an_image_is_replaced_whole_or_left(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.ome.zarr")
-    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
-
-    def fails() -> Any:
-        yield STACK[0, 0, 0]
-        raise UserError("no more")
-
-    with pytest.raises(UserError, match="no more"):
-        write_ome_zarr(
-            path,
-            fails(),
-            shape=STACK.shape,
-            channels=CHANNELS,
-            pixel_size_um=None,
-            z_step_um=None,
-            time_increment_s=None,
-            provenance={},
-        )  # type: ignore[arg-type]
-    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
-    write(path, STACK[:1])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
-    with open_stack(path) as stack:
-        assert stack.info.times == 1
-    shutil.rmtree(path)

@@ -10,9 +10,10 @@ from ..errors import UserError
 from .channels import describe_channel
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
 from .stack import Channel, StackInfo, check_index, to_uint16
-from .units import plausible_pixel_size
+from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
 
-_CONTRASTS = {"brightfield": "brightfield", "phaseContrast": "phase", "dic": "dic", "diContrast": "dic"}
+_CONTRASTS = {"brightfield": "brightfield", "phaseContrast": "phase", "diContrast": "dic"}
+_AXES = {"TimeLoop": "T", "NETimeLoop": "T", "ZStackLoop": "Z"}
 
 
 def open_nd2(path: Path) -> "Nd2Stack":
@@ -51,46 +52,42 @@ class Nd2Stack:
 
     def __init__(self, path: Path, file: Any) -> None:
         self._file = file
-        sizes = dict(file.sizes)
-        if sizes.get("S", 1) > 1:
-            refuse(path, "colour images")
-        others = {axis: length for axis, length in sizes.items() if axis not in "TCZYXS" and length > 1}
-        if "P" in others:
-            refuse(path, f"{others['P']} positions", "one position a file: save them as separate files")
-        if others:
-            refuse(path, f"axes {', '.join(others)}", "times, channels and focal planes")
-        if file.dtype not in (np.uint8, np.uint16):
-            refuse(path, f"pixels of type {file.dtype}")
-        check_claimed_size(path, sizes["Y"], sizes["X"], file.dtype.itemsize, of="a plane")
-        size = file.voxel_size()
-        pixel_size_um = plausible_pixel_size((size.y, size.x))
-        stacked = "Z" in sizes and size.z > 0
+        _check_kind(path, file)
+        attributes = file.attributes
+        warnings: list[str] = []
+        self._frames, times, focal_planes = _frames(path, file, warnings)
         channels = [_channel(channel) for channel in file.metadata.channels or []]
+        if len(channels) != attributes.componentCount:
+            warnings.append(f"it describes {len(channels)} channels of {attributes.componentCount}, so none is known")
+            channels = [Channel()] * attributes.componentCount
+        size = _pixel_size(file)
+        if size is None:
+            warnings.append("its pixel size is missing or not one of a light microscope")
         self.info = StackInfo(
             path,
-            (sizes["Y"], sizes["X"]),
-            times=sizes.get("T", 1),
-            channels=tuple([*channels, *[Channel()] * sizes.get("C", 1)][: sizes.get("C", 1)]),
-            focal_planes=sizes.get("Z", 1),
-            pixel_size_um=pixel_size_um,
-            z_step_um=float(size.z) if stacked else None,
+            (attributes.heightPx, attributes.widthPx),
+            times=times,
+            channels=tuple(channels),
+            focal_planes=focal_planes,
+            pixel_size_um=size,
+            z_step_um=_z_step(file),
             time_increment_s=_time_increment(file),
-            warnings=() if pixel_size_um else ("its pixel size is missing or not one of a light microscope",),
+            warnings=tuple(warnings),
         )
-        self._frames = {
-            (index.get("T", 0), index.get("Z", 0)): number for number, index in enumerate(file.loop_indices)
-        }
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
         """Read one plane (Y, X)."""
         check_index(self.info, t, c, z)
         try:
             frame = np.asarray(self._file.read_frame(self._frames[t, z]))
+            plane = frame.reshape(len(self.info.channels), *self.info.shape)[c]
         except Exception as error:  # decoders raise whatever they like on damaged data
             raise UserError(
                 f"{self.info.path}: found damaged pixel data at t {t}, z {z}, expected {EXPECTED_PLANE}."
             ) from error
-        return to_uint16(frame.reshape(len(self.info.channels), *self.info.shape)[c])
+        if not plane.any() and not frame.any():  # what the package gives for a frame that is not in the file
+            refuse(self.info.path, f"no pixels at t {t}, z {z} (the frame is missing, or 0 everywhere)")
+        return to_uint16(plane)
 
     def close(self) -> None:
         """Close the file."""
@@ -105,20 +102,76 @@ class Nd2Stack:
         self.close()
 
 
+def _check_kind(path: Path, file: Any) -> None:
+    """Refuse what is no grey image of one position, before anything is decoded."""
+    attributes = file.attributes
+    if file.components_per_channel != 1:
+        refuse(path, f"colour images ({file.components_per_channel} values a pixel)")
+    for loop in file.experiment:
+        if loop.type == "XYPosLoop" and loop.count > 1:
+            refuse(path, f"{loop.count} positions", "one position a file: save them as separate files")
+        if loop.type not in (*_AXES, "XYPosLoop") and loop.count > 1:
+            refuse(path, f"a {loop.type} of {loop.count}", "times, channels and focal planes")
+    if file.dtype not in (np.uint8, np.uint16):
+        refuse(path, f"pixels of type {file.dtype}")
+    if attributes.compressionType == "lossy":  # the package takes the compressed bytes for pixels
+        refuse(path, "lossy compression", "none, or lossless compression")
+    check_claimed_size(path, attributes.heightPx, attributes.widthPx, file.dtype.itemsize, of="a plane")
+
+
+def _frames(path: Path, file: Any, warnings: list[str]) -> tuple[dict[tuple[int, int], int], int, int]:
+    """Find the number of the frame of each (t, z), and how many times and focal planes are whole.
+
+    A recording that was stopped lacks frames.
+    """
+    counts = dict.fromkeys("TZ", 1)
+    for loop in file.experiment:
+        if loop.type in _AXES:
+            counts[_AXES[loop.type]] *= loop.count
+    described, recorded = file.loop_indices, file.attributes.sequenceCount
+    frames = {(at.get("T", 0), at.get("Z", 0)): number for number, at in enumerate(described[:recorded])}
+    whole = [t for t in range(counts["T"]) if all((t, z) in frames for z in range(counts["Z"]))]
+    if len(described) != counts["T"] * counts["Z"] or not whole or (recorded > 1 and len(described) == 1):
+        found = f"{recorded} frames, described as {counts['T']} times and {counts['Z']} focal planes"
+        refuse(path, found, "a frame for each time and focal plane")
+    if len(whole) < counts["T"]:
+        warnings.append(f"{counts['T'] - len(whole)} of its {counts['T']} time points lack planes and are left out")
+    if recorded > len(described):
+        warnings.append(f"{recorded - len(described)} of its {recorded} frames are not described and are left out")
+    return frames, len(whole), counts["Z"]
+
+
 def _channel(channel: Any) -> Channel:
     """Describe a channel. NIS-Elements calls every channel fluorescence that is not set up as something else."""
     flags = channel.microscope.modalityFlags or []
     return describe_channel(
         channel.channel.name,
         contrast_method=next((_CONTRASTS[flag] for flag in flags if flag in _CONTRASTS), None),
+        illumination="transmitted" if "transmitDetector" in flags else None,
         fluorescent=bool(channel.channel.emissionLambdaNm),
     )
 
 
+def _pixel_size(file: Any) -> tuple[float, float] | None:
+    """Pixel size (y, x) in µm; an objective that was not calibrated has a size of 1 that means nothing."""
+    channels = file.metadata.channels or []
+    if not channels or not all(channels[0].volume.axesCalibrated[:2]):
+        return None
+    x, y = channels[0].volume.axesCalibration[:2]
+    return plausible_pixel_size((y, x))
+
+
+def _z_step(file: Any) -> float | None:
+    steps = [abs(loop.parameters.stepUm) for loop in file.experiment if loop.type == "ZStackLoop"]
+    low, high = PLAUSIBLE_Z_STEP_UM
+    return float(f"{steps[0]:.9g}") if len(steps) == 1 and low <= steps[0] <= high else None
+
+
 def _time_increment(file: Any) -> float | None:
-    """Seconds between time points: as measured, else as planned."""
-    for loop in file.experiment:
-        if loop.type == "TimeLoop":
-            average = loop.parameters.periodDiff.avg or loop.parameters.periodMs
-            return float(f"{average / 1000:.9g}") if average > 0 else None
-    return None
+    """Seconds between time points: as measured, else as planned; None where they differ."""
+    loops = [loop.parameters for loop in file.experiment if loop.type == "TimeLoop"]
+    loops += [period for loop in file.experiment if loop.type == "NETimeLoop" for period in loop.parameters.periods]
+    if len(loops) != 1:
+        return None
+    milliseconds = loops[0].periodDiff.avg or loops[0].periodMs
+    return float(f"{milliseconds / 1000:.9g}") if milliseconds > 0 else None

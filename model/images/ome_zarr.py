@@ -1,24 +1,25 @@
 """Read OME-Zarr images of the versions 0.1 to 0.5 plane by plane, with the package zarr."""
 
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+import zipfile
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .channels import describe_channel
-from .limits import EXPECTED_PLANE, MAX_SIDE_PX, refuse
-from .stack import Channel, StackInfo, check_index, to_uint16
-from .units import plausible_pixel_size, seconds_per_unit, um_per_unit
+from .limits import EXPECTED_PLANE, MAX_SIDE_PX, check_expansion, refuse
+from .ome_zarr_metadata import check_version, read_axes, read_channels, read_sizes
+from .stack import StackInfo, check_index, to_uint16
 
 PROVENANCE_KEY = "in-silico-labelling/provenance"
 
 _EXPECTED = "an OME-Zarr image"
 _MAX_CHUNK_PX = 2**30  # a chunk is decoded as a whole
-_AXES_OF_OLD_VERSIONS = "tczyx"
+_MAX_PARTS = 10**6  # planes, and chunks, each of which is a file
 
 
 def open_ome_zarr(path: Path) -> "OmeZarrStack":
@@ -30,8 +31,7 @@ def open_ome_zarr(path: Path) -> "OmeZarrStack":
         Where it cannot be read, the package zarr is missing, or it is something else than one image of planes of 8-
         or 16-bit grey values.
     """
-    if not path.is_dir():
-        refuse(path, "a file" if path.exists() else "nothing", f"the folder of {_EXPECTED}")
+    _check_is_folder(path)
     try:
         import zarr
     except ImportError as error:
@@ -39,9 +39,11 @@ def open_ome_zarr(path: Path) -> "OmeZarrStack":
             f"{path}: found OME-Zarr, but the package to read it is missing, "
             'expected it by: pip install "in-silico-labelling[zarr]".'
         ) from error
-    _refuse_links_out(path)
+    _check_entries(path)
     try:
-        group = zarr.open_group(path, mode="r")
+        # Consolidated metadata are a copy that nothing keeps up to date.
+        zarr_format = 3 if (path / "zarr.json").exists() else 2
+        group = zarr.open_group(path, mode="r", zarr_format=zarr_format, use_consolidated=False)
         return OmeZarrStack(path, *_only_image(path, group))
     except UserError:
         raise
@@ -56,33 +58,25 @@ class OmeZarrStack:
 
     def __init__(self, path: Path, group: Any, metadata: Mapping[str, Any]) -> None:
         multiscale = metadata["multiscales"][0]
-        dataset = multiscale["datasets"][0]
-        if ".." in PurePosixPath(dataset["path"]).parts:
-            refuse(path, f"an array outside of it ({dataset['path']})", _EXPECTED)
-        self._array = group[dataset["path"]]
-        axes = _axes(multiscale, self._array.ndim)
-        self._axes = "".join(axis["name"] for axis in axes)
+        check_version(path, metadata, multiscale)
+        self._array = _largest_array(path, group, multiscale)
+        units = read_axes(path, multiscale, self._array.ndim)
+        self._axes = "".join(units)
         _check_array(path, self._array, self._axes)
-        sizes = dict(zip(self._axes, self._array.shape, strict=True))
-        scale = _scale(self._axes, multiscale, dataset)
-        warnings: list[str] = []
-        units = {axis["name"]: axis.get("unit") for axis in axes}
-        labels = [channel.get("label") for channel in metadata.get("omero", {}).get("channels", [])]
-        named = [describe_channel(None if label is None else str(label)) for label in labels]
-        missing = self._array.nchunks - self._array.nchunks_initialized
-        if missing:
-            warnings.append(f"{missing} of its {self._array.nchunks} chunks are missing and taken as empty")
-        z_factor = um_per_unit(units.get("z") or "µm")
-        t_factor = seconds_per_unit(units.get("t") or "s")
+        lengths = dict(zip(self._axes, self._array.shape, strict=True))
+        warnings = list(_chunk_warnings(path, self._array))
+        if len(metadata["multiscales"]) > 1:
+            warnings.append(f"it holds {len(metadata['multiscales'])} images, of which the first is read")
+        sizes = read_sizes(units, multiscale, multiscale["datasets"][0], warnings)
         self.info = StackInfo(
             path,
-            (sizes["y"], sizes["x"]),
-            times=sizes.get("t", 1),
-            channels=tuple([*named, *[Channel()] * sizes.get("c", 1)][: sizes.get("c", 1)]),
-            focal_planes=sizes.get("z", 1),
-            pixel_size_um=_pixel_size(scale, units, warnings),
-            z_step_um=scale["z"] * z_factor if "z" in scale and z_factor else None,
-            time_increment_s=scale["t"] * t_factor if "t" in scale and t_factor and units.get("t") else None,
+            (lengths["y"], lengths["x"]),
+            times=lengths.get("t", 1),
+            channels=read_channels(metadata, lengths.get("c", 1), warnings),
+            focal_planes=lengths.get("z", 1),
+            pixel_size_um=sizes.pixel_size_um,
+            z_step_um=sizes.z_step_um,
+            time_increment_s=sizes.time_increment_s,
             provenance={str(key): str(value) for key, value in dict(group.attrs).get(PROVENANCE_KEY, {}).items()},
             warnings=tuple(warnings),
         )
@@ -90,12 +84,16 @@ class OmeZarrStack:
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
         """Read one plane (Y, X)."""
         check_index(self.info, t, c, z)
-        position = {"t": t, "c": c, "z": z}
+        position, path = {"t": t, "c": c, "z": z}, self.info.path
         try:
             plane = np.asarray(self._array[tuple(position.get(axis, slice(None)) for axis in self._axes)])
+        except MemoryError as error:
+            raise UserError(f"{path}: there is not enough memory for its chunks.") from error
         except Exception as error:  # decoders raise whatever they like on damaged data
+            if isinstance(error, OSError) and error.strerror:  # which decoders' errors lack
+                raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
             raise UserError(
-                f"{self.info.path}: found damaged pixel data at t {t}, c {c}, z {z}, expected {EXPECTED_PLANE}."
+                f"{path}: found damaged pixel data at t {t}, c {c}, z {z}, expected {EXPECTED_PLANE}."
             ) from error
         return to_uint16(plane)
 
@@ -110,13 +108,25 @@ class OmeZarrStack:
         """Do nothing."""
 
 
-def _refuse_links_out(path: Path) -> None:
+def _check_is_folder(path: Path) -> None:
+    if path.is_dir():
+        return
+    if path.is_file() and zipfile.is_zipfile(path):
+        refuse(path, "a zipped OME-Zarr image", "its folder, unzipped")
+    refuse(path, "a file" if path.exists() else "nothing", f"the folder of {_EXPECTED}")
+
+
+def _check_entries(path: Path) -> None:
+    """Refuse links that lead elsewhere, and what is neither file nor folder: a pipe would be waited for."""
     inside = os.path.realpath(path) + os.sep
     for parent, folders, names in os.walk(path):
         for name in (*folders, *names):
             entry = os.path.join(parent, name)
             if os.path.islink(entry) and not os.path.realpath(entry).startswith(inside):
                 refuse(Path(entry), f"a link that leads out of {path}", "a file within it")
+        for name in names:
+            if not os.path.isfile(os.path.join(parent, name)):
+                refuse(Path(parent, name), "something that is no file", "only files and folders in an OME-Zarr image")
 
 
 def _only_image(path: Path, group: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -131,8 +141,7 @@ def _only_image(path: Path, group: Any) -> tuple[Any, Mapping[str, Any]]:
         series = sorted(name for name in group.group_keys() if name.isdecimal())
         if len(series) != 1:
             refuse(path, f"{len(series)} images (series)", f"{_EXPECTED}, such as one of them")
-        group = group[series[0]]
-        metadata = _ome(group)
+        return _only_image(path, group[series[0]])
     if not metadata.get("multiscales"):
         refuse(path, "a Zarr group without an image (multiscales)", _EXPECTED)
     return group, metadata
@@ -144,57 +153,54 @@ def _ome(group: Any) -> Mapping[str, Any]:
     return nested
 
 
-def _axes(multiscale: Mapping[str, Any], dimensions: int) -> list[Mapping[str, Any]]:
-    axes = multiscale.get("axes") or list(_AXES_OF_OLD_VERSIONS[-dimensions:])
-    return [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
+def _largest_array(path: Path, group: Any, multiscale: Mapping[str, Any]) -> Any:
+    """Get the array of full resolution, which the standard puts first."""
+    names = [str(dataset["path"]) for dataset in multiscale["datasets"]]
+    for name in names:
+        if ".." in Path(name).parts:
+            refuse(path, f"an array outside of it ({name})", _EXPECTED)
+    first, *smaller = (group.get(name) for name in names)
+    if not hasattr(first, "shape"):
+        refuse(path, f"no array {names[0]!r}, which its metadata name", _EXPECTED)
+    for name, array in zip(names[1:], smaller, strict=True):
+        if array is not None and prod(array.shape) > prod(first.shape):
+            refuse(path, f"a larger array {name!r} behind {names[0]!r}", "the array of full resolution first")
+    return first
 
 
 def _check_array(path: Path, array: Any, axes: str) -> None:
     """Refuse what is no stack of grey planes, before anything is decoded."""
-    if len(axes) != array.ndim or len(set(axes)) < len(axes) or axes[-2:] != "yx" or set(axes) - set("tczyx"):
-        refuse(
-            path,
-            f"axes {axes or 'without a name'} of an array of {array.ndim} dimensions",
-            "some of t, c, z, then y, x",
-        )
+    named = getattr(array.metadata, "dimension_names", None)  # of Zarr 3
+    if named and any(name not in (None, axis) for name, axis in zip(named, axes, strict=True)):
+        refuse(path, f"dimensions {', '.join(map(str, named))} of an array with axes {', '.join(axes)}", "the same")
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         refuse(path, f"pixels of type {array.dtype}")
     height, width = array.shape[-2:]
     if min(array.shape) < 1 or max(height, width) > MAX_SIDE_PX:
         refuse(path, f"planes of {width} x {height} px", f"at most {MAX_SIDE_PX} px a side")
-    if int(np.prod(array.chunks, dtype=np.float64)) > _MAX_CHUNK_PX:
-        refuse(path, f"chunks of {' x '.join(map(str, array.chunks))}", "chunks that fit into memory")
+    if prod(_stored_chunk(array)) > _MAX_CHUNK_PX:
+        refuse(path, f"chunks of {' x '.join(map(str, _stored_chunk(array)))}", "chunks that fit into memory")
+    parts = max(prod(array.shape[:-2]), array.nchunks)
+    if parts > _MAX_PARTS:
+        refuse(path, f"{parts} planes or chunks", f"at most {_MAX_PARTS}")
 
 
-def _scale(axes: str, multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, float]:
-    """Multiply the scales of dataset and image; empty where there is none, or none that makes sense."""
-    stated = [_scale_of(each) for each in (dataset, multiscale)]
-    scales = [scale for scale in stated if scale is not None and len(scale) == len(axes)]
-    if not scales:
-        return {}
-    product = [float(np.prod(values)) for values in zip(*scales, strict=True)]
-    return {axis: value for axis, value in zip(axes, product, strict=True) if np.isfinite(value) and value > 0}
+def _stored_chunk(array: Any) -> tuple[int, ...]:
+    """Shape of what one file holds: a chunk, or from Zarr 3 on a shard of several."""
+    shape: tuple[int, ...] = array.shards or array.chunks
+    return shape
 
 
-def _scale_of(owner: Mapping[str, Any]) -> Sequence[float] | None:
-    for transformation in owner.get("coordinateTransformations", ()):
-        if transformation.get("type") == "scale":
-            return [float(value) for value in transformation["scale"]]
-    return None
-
-
-def _pixel_size(
-    scale: Mapping[str, float], units: Mapping[str, str | None], warnings: list[str]
-) -> tuple[float, float] | None:
-    """Pixel size (y, x) in µm; a scale of 1 without a unit means that nothing is known."""
-    if not {"y", "x"} <= scale.keys() or (scale["y"] == scale["x"] == 1 and not units.get("y")):
-        return None
-    if not (units.get("y") and units.get("x")):
-        warnings.append("its pixel size has no unit and is taken as µm")
-    factors = [um_per_unit(units.get(axis) or "µm") for axis in "yx"]
-    size = None
-    if factors[0] is not None and factors[1] is not None:
-        size = plausible_pixel_size((scale["y"] * factors[0], scale["x"] * factors[1]))
-    if size is None:
-        warnings.append("its pixel size is not one of a light microscope and is ignored")
-    return size
+def _chunk_warnings(path: Path, array: Any) -> tuple[str, ...]:
+    """Warn of missing chunks, which the standard takes as empty and an interrupted copy lacks as well."""
+    shape = _stored_chunk(array)
+    count = prod(-(-length // side) for length, side in zip(array.shape, shape, strict=True))
+    stored = array.nchunks_initialized // prod(side // part for side, part in zip(shape, array.chunks, strict=True))
+    if not stored:
+        refuse(path, "no pixels (all chunks are missing)", _EXPECTED)
+    height, width = (max(sides) for sides in zip(array.shape[-2:], shape[-2:], strict=True))
+    claimed = prod(shape[:-2]) * height * width * array.dtype.itemsize
+    check_expansion(path, claimed, array.nbytes_stored(), of=f"planes and chunks of {claimed} bytes")
+    if stored == count:
+        return ()
+    return (f"{count - stored} of its {count} chunks are missing and taken as {int(array.fill_value or 0)}",)

@@ -1,5 +1,6 @@
 """Write planes of several times, channels and focal planes as one OME-Zarr image, plane by plane."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import atomic_folder
+from .limits import refuse
 from .ome_zarr import PROVENANCE_KEY
 from .stack import OutputChannel
 
@@ -36,7 +38,7 @@ def write_ome_zarr(
     Parameters
     ----------
     path : Path
-        Missing folders are made; an image that is there is replaced.
+        Missing folders are made; an image that this program wrote is replaced.
     planes : iterable of ndarray of uint16, shape (Y, X)
         In the order of T, then C, then Z; one is in memory at a time.
     shape : (int, int, int, int, int)
@@ -50,8 +52,10 @@ def write_ome_zarr(
 
     Raises
     ------
+    ValueError
+        For other planes, fewer or more of them, or channels that are not those of `shape`.
     UserError
-        Where it cannot be written, or the package zarr is missing.
+        Where it cannot be written, the package zarr is missing, or a folder of somebody else is in the way.
     """
     try:
         import numcodecs
@@ -62,8 +66,11 @@ def write_ome_zarr(
             'expected it by: pip install "in-silico-labelling[zarr]".'
         ) from error
     *stacked, height, width = shape
+    if len(channels) != stacked[1]:
+        raise ValueError(f"{len(channels)} channels are described, the shape has {stacked[1]}")
     levels = _level_shapes(height, width)
     with atomic_folder(path) as folder:
+        _check_may_be_replaced(path)
         group = zarr.create_group(folder, zarr_format=2)
         arrays = [
             group.create_array(
@@ -74,10 +81,13 @@ def write_ome_zarr(
                 compressors=numcodecs.Blosc(cname="zstd", clevel=3, shuffle=numcodecs.Blosc.SHUFFLE),
                 chunk_key_encoding={"name": "v2", "separator": "/"},
                 fill_value=0,
+                config={"write_empty_chunks": True},  # a missing chunk then always is a loss
             )
             for level, level_shape in enumerate(levels)
         ]
         for position, plane in zip(product(*map(range, stacked)), planes, strict=True):
+            if plane.shape != (height, width) or plane.dtype != np.uint16:
+                raise ValueError(f"a plane is {(height, width)} uint16, this is {plane.shape} {plane.dtype}")
             for array in arrays:
                 array[position] = plane
                 plane = _halved(plane)
@@ -89,6 +99,16 @@ def write_ome_zarr(
                 PROVENANCE_KEY: dict(provenance),
             }
         )
+
+
+def _check_may_be_replaced(path: Path) -> None:
+    """Refuse a folder that another program or a person made: replacing it would delete it."""
+    if not os.path.lexists(path):
+        return
+    attributes = path / ".zattrs"
+    ours = attributes.is_file() and PROVENANCE_KEY in attributes.read_text(errors="replace")
+    if path.is_symlink() or not ours:
+        refuse(path, "something that this program did not write", "nothing, or an image of an earlier run")
 
 
 def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:
@@ -127,7 +147,12 @@ def _multiscale(
         moved = [0.0, 0.0, 0.0, *(side * (2.0**level - 1) / 2 for side in scale[3:])]
         transformations = [{"type": "scale", "scale": shrunk}, {"type": "translation", "translation": moved}]
         datasets.append({"path": str(level), "coordinateTransformations": transformations})
-    return {"version": _VERSION, "name": path.name.split(".")[0], "axes": axes, "datasets": datasets}
+    return {
+        "version": _VERSION,
+        "name": path.name.removesuffix(".zarr").removesuffix(".ome"),
+        "axes": axes,
+        "datasets": datasets,
+    }
 
 
 def _omero_channel(channel: OutputChannel) -> dict[str, Any]:
