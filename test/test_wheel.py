@@ -66,6 +66,7 @@ def test_the_wheel_holds_the_package_and_the_checkpoints(wheel: Path) -> None:
     modules = {path.relative_to(ROOT / "model").as_posix() for path in (ROOT / "model").rglob("*.py")}
     assert {name.removeprefix("in_silico_labelling/") for name in names if name.endswith(".py")} == modules
     assert "in_silico_labelling/py.typed" in names
+    assert {"in_silico_labelling/preview/page.html", "in_silico_labelling/preview/page.js"} <= set(names)
 
 
 @pytest.mark.slow
