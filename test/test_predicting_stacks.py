@@ -8,9 +8,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import bioio
+import bioio_ome_tiff
 import numpy as np
 import pytest
 import tifffile
+from ome_types import from_tiff
+from PIL import Image
 from test_inference import FAST, ROOT
 
 from model import case_job
@@ -20,7 +24,7 @@ from model.discovery import discover
 from model.errors import UserError
 from model.images import read_image
 from model.images.open_stack import open_stack
-from model.labels import Modality, Organelle
+from model.labels import ORGANELLE_COLOURS, Modality, Organelle
 from model.outputs import OutputOptions
 from model.predictor import Predictor
 from model.selection import SelectionOptions
@@ -73,7 +77,9 @@ def test_each_plane_is_what_the_predictor_makes_of_it(
     write_stack(tmp_path / "in/a.ome.tif")
     (outcome,) = go(tmp_path, resources)
     assert outcome.status is Status.PREDICTED
-    assert outcome.message == "40 x 36 px, PC, channel PC, t 0 to 2, z 0 to 1"
+    assert outcome.message.startswith(
+        "40 x 36 px, PC, channel PC, t 0 to 2, z 0 to 1, rotations disagree: mitochondria"
+    )
     for organelle, path in outcome.case.outputs.items():
         with open_stack(path) as stack:
             info = stack.info
@@ -113,7 +119,31 @@ def test_merged_layout(tmp_path: Path, resources: Path, expected: dict[Organelle
             for c, organelle in enumerate(Organelle, start=1):
                 np.testing.assert_array_equal(stack.read_plane(t, c, z), expected[organelle][t, z])
         assert stack.info.provenance["trained_on"] == "nothing at all"
+    _check_with_other_readers(path, expected)
     assert go(tmp_path, resources, options)[0].status is Status.ALREADY_PREDICTED
+
+
+def _check_with_other_readers(path: Path, expected: dict[Organelle, np.ndarray]) -> None:
+    """Names, colours, sizes and pixels of a merged file by OME's schema, by bioio, and page by page by Pillow."""
+    pixels = from_tiff(path).images[0].pixels
+    assert [channel.color.as_hex("long").upper() for channel in pixels.channels] == [
+        "#FFFFFF",
+        *(f"#{ORGANELLE_COLOURS[organelle]}" for organelle in Organelle),
+    ]
+    image = bioio.BioImage(path, reader=bioio_ome_tiff.Reader)
+    assert image.channel_names == ["Input", *(organelle.label for organelle in Organelle)]
+    assert tuple(image.physical_pixel_sizes) == (0.5, 0.1, 0.1)
+    assert pixels.time_increment == 30
+    merged = image.data  # TCZYX
+    assert merged.shape == (3, 5, 2, 40, 36)
+    for c, organelle in enumerate(Organelle, start=1):
+        np.testing.assert_array_equal(merged[:, c], expected[organelle])
+    assert pixels.dimension_order.value == "XYZCT"
+    with Image.open(path) as pages:  # by libtiff
+        assert pages.n_frames == 30  # type: ignore[attr-defined]
+        for number, plane in enumerate(merged.reshape(30, 40, 36)):
+            pages.seek(number)
+            np.testing.assert_array_equal(np.asarray(pages), plane)
 
 
 def test_a_merged_single_plane(tmp_path: Path, resources: Path) -> None:
