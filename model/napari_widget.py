@@ -8,6 +8,7 @@ from napari.layers import Image
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 
+from .display import display_range
 from .errors import UserError
 from .images.units import PLAUSIBLE_PIXEL_SIZE_UM, plausible_pixel_size, um_per_unit
 from .labels import ORGANELLE_COLOURS, Modality, Organelle
@@ -184,10 +185,12 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
 
     def _add_layers(self, name: str, geometry: dict[str, Any], prediction: StackPrediction) -> None:
         for organelle in Organelle:
+            pixels = prediction.pixels[organelle]
             self._viewer.add_image(
-                prediction.pixels[organelle],
+                pixels,
                 name=f"{name}: {organelle}",
                 colormap=f"#{ORGANELLE_COLOURS[organelle]}",
+                contrast_limits=display_range(pixels.reshape(-1, *pixels.shape[-2:])[0], organelle=True),
                 blending="additive",
                 metadata={METADATA_KEY: dict(prediction.provenance[organelle])},
                 **geometry,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .discovery import Case
+from .display import display_range
 from .errors import UserError
 from .grand_challenge import DISAGREEMENT, MERGED_FOLDER, output_folder
 from .images import write_plane
@@ -22,7 +23,6 @@ from .labels import ORGANELLE_COLOURS, Organelle
 Layout = Literal["organelles", "merged"]
 FileFormat = Literal["tiff", "zarr"]
 _WHITE = "FFFFFF"
-_SHOWN = (0.1, 99.9)  # percentiles of a plane between which a viewer shows it
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,11 @@ def write_output(file: OutputFile, planes: Planes, geometry: OutputGeometry, pro
         _in_order(planes, geometry, file.contents),
         shape=(geometry.times, len(file.contents), geometry.focal_planes, *geometry.shape),
         channels=[
-            OutputChannel(content.title, content.colour, _display_range(planes.read(0, 0, content)))
+            OutputChannel(
+                content.title,
+                content.colour,
+                display_range(planes.read(0, 0, content), organelle=content.organelle is not None),
+            )
             for content in file.contents
         ],
         pixel_size_um=geometry.pixel_size_um,
@@ -186,8 +190,3 @@ def _in_order(planes: Planes, geometry: OutputGeometry, contents: Sequence[Conte
         for content in contents:
             for z in range(geometry.focal_planes):
                 yield planes.read(t, z, content)
-
-
-def _display_range(plane: NDArray[np.uint16]) -> tuple[int, int]:
-    low, high = (int(value) for value in np.percentile(plane, _SHOWN))
-    return low, max(high, low + 1)

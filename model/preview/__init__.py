@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..commands import printable
+from ..display import INPUT_PERCENTILES, INPUT_SHARE, ORGANELLE_PERCENTILES, ORGANELLE_SHARE
 from ..files import atomic_write, prepare_folder, write_text
 from ..labels import ORGANELLE_COLOURS, Organelle
 from ..resampling import resample
@@ -27,8 +28,6 @@ LAYER_BYTES, THUMBNAIL_BYTES = 55_000, 20_000
 _LARGEST_PX, _THUMBNAIL_PX = 1024, 256
 _QUALITIES = (88, 75, 60)  # of JPEG; below, fewer pixels look better
 _SHRINK = 0.8
-_SHOWN_INPUT, _SHOWN_ORGANELLE = (0.5, 99.8), (40.0, 99.9)  # percentiles that are shown black and in full colour
-_INPUT_SHARE, _ORGANELLE_SHARE = 0.35, 0.75  # in a thumbnail, and in the page when it opens: they are added up
 _PICTURES = "pictures"
 
 
@@ -84,10 +83,10 @@ class PreviewWriter:
         grey |= {o.label: (ORGANELLE_COLOURS[o], image.organelles[o]) for o in Organelle if o in image.organelles}
         small: list[tuple[str, NDArray[np.float32]]] = []
         for name, (colour, pixels) in grey.items():
-            shown = _shown(pixels, _SHOWN_ORGANELLE if small else _SHOWN_INPUT)
+            shown = _shown(pixels, ORGANELLE_PERCENTILES if small else INPUT_PERCENTILES)
             picture = f"{_PICTURES}/{number}_{name.lower()}.jpg"
             self._write(picture, _jpeg(shown, shape, LAYER_BYTES))
-            share = _ORGANELLE_SHARE if small else _INPUT_SHARE
+            share = ORGANELLE_SHARE if small else INPUT_SHARE
             layers.append({"name": name, "colour": colour, "picture": picture, "share": share})
             small.append((colour, resample(shown, _picture_shape(shown.shape, _THUMBNAIL_PX))))
         thumbnail = f"{_PICTURES}/{number}_thumbnail.jpg"
@@ -145,7 +144,7 @@ def _composite(layers: Sequence[tuple[str, NDArray[np.float32]]]) -> NDArray[np.
     total = np.zeros((*layers[0][1].shape, 3), np.float32)
     for index, (colour, grey) in enumerate(layers):
         rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)], np.float32)
-        total += grey[..., None] * rgb * np.float32(_ORGANELLE_SHARE if index else _INPUT_SHARE)
+        total += grey[..., None] * rgb * np.float32(ORGANELLE_SHARE if index else INPUT_SHARE)
     return np.clip(total, 0, 1)
 
 
