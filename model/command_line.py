@@ -63,7 +63,8 @@ class Summary:
 
     def __str__(self) -> str:
         parts = [f"{images(self.counts[Status.PREDICTED])} predicted"]
-        parts += [f"{self.counts[status]} {status.value}" for status in Status if self.counts[status]][1:]
+        others = [status for status in Status if self.counts[status] and status is not Status.PREDICTED]
+        parts += [f"{self.counts[status]} {status.value}" for status in others]
         return ", ".join(parts)
 
 

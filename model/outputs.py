@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .discovery import Case
+from .discovery import Case, is_prediction
 from .display import display_range
 from .errors import UserError
 from .grand_challenge import DISAGREEMENT, MERGED_FOLDER, output_folder
@@ -178,11 +178,20 @@ def is_written(
 
 
 def remove_output(file: OutputFile) -> None:
-    """Remove a file of an earlier run; OSError where that cannot be done. A folder that is no image stays."""
+    """Remove a file of an earlier run; OSError where that cannot be done. A folder that is not ours stays."""
     if file.path.suffix == ".zarr" and file.path.is_dir() and not file.path.is_symlink():
-        shutil.rmtree(file.path)
+        if _is_ours(file.path):
+            shutil.rmtree(file.path)
     elif os.path.lexists(file.path) and not file.path.is_dir():
         file.path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with open_stack(path) as stack:
+            return is_prediction(stack.info.provenance)
+    except UserError:
+        return False
 
 
 def _in_order(planes: Planes, geometry: OutputGeometry, contents: Sequence[Content]) -> Iterator[NDArray[np.uint16]]:

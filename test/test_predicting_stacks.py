@@ -1,5 +1,6 @@
 """Stacks through the whole way: which planes are taken, what is written, and going on after a kill."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,24 @@ def test_a_damaged_plane_fails_its_file_alone(tmp_path: Path, resources: Path) -
     assert "damaged pixel data of plane 4" in str(failed.error)
     assert other.error is None
     assert {Path(path).name for path in outputs(tmp_path) if not path.startswith(".planes")} == {"b.tiff"}
+
+
+def test_a_failed_case_removes_its_own_zarr_and_no_other_folder(tmp_path: Path, resources: Path) -> None:
+    options = BatchOptions(outputs=OutputOptions(file_format="zarr"))
+    for name in "ab":
+        write_stack(tmp_path / f"in/{name}.ome.tif", pixels=STACK[:1, :, :1])
+    first, _ = go(tmp_path, resources, options)
+    folders = [tmp_path / f"out/images/{organelle}-fluorescence-ome-tiff/a.ome.zarr" for organelle in Organelle]
+    assert all(folder.is_dir() for folder in folders) and first.error is None
+    foreign = tmp_path / "out/images/nucleus-fluorescence-ome-tiff/b.ome.zarr"
+    shutil.rmtree(foreign)
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+    for name in "ab":
+        (tmp_path / f"in/{name}.ome.tif").write_bytes(b"no image")
+    assert all(outcome.error is not None for outcome in go(tmp_path, resources, options))
+    assert not any(folder.exists() for folder in folders)
+    assert (foreign / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
