@@ -121,6 +121,7 @@ def test_the_installed_manifest_is_valid() -> None:
 
 def test_four_coloured_layers_are_what_the_predictor_predicts(viewer: Any, widget: Any) -> None:
     from in_silico_labelling import PRESETS, Modality, Predictor, read_image
+    from in_silico_labelling.labels import ORGANELLE_COLOURS
 
     image = read_image(BF_IMAGE)
     pixels, size = image.pixels[:200, :160], image.info.pixel_size_um
@@ -134,12 +135,12 @@ def test_four_coloured_layers_are_what_the_predictor_predicts(viewer: Any, widge
     with Predictor.open(settings=PRESETS["fast"]) as predictor:
         expected = predictor.predict(pixels, Modality.BF, pixel_size_um=size)
     assert [made.name for made in predicted(viewer)] == [f"cells_BF_01: {organelle}" for organelle in ORGANELLES]
-    colours = {"mitochondria": "#ff40ff", "nucleus": "#2090ff", "tubulin": "#30e060", "actin": "#ff9020"}
     for made, organelle in zip(predicted(viewer), ORGANELLES, strict=True):
         assert made.data.dtype == np.uint16
         assert np.array_equal(made.data, expected[organelle])
         assert made.blending == "additive" and made.visible
-        assert bytes(np.round(made.colormap.colors[-1, :3] * 255).astype(np.uint8)).hex() == colours[organelle][1:]
+        colour = bytes(np.round(made.colormap.colors[-1, :3] * 255).astype(np.uint8)).hex()
+        assert colour.upper() == ORGANELLE_COLOURS[organelle]
         assert np.array_equal(made.scale, size) and made.translate.tolist() == [5, -7]
         assert made.units == layer.units and str(made.units[0]) == "micrometer"
         provenance = made.metadata["in-silico-labelling"]
