@@ -15,9 +15,7 @@ RUN python3 -c "from importlib.metadata import version; v = version('torch'); \
     && export PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
     && python3 -m pip install --target /tmp/pip pip==26.3 \
     && PYTHONPATH=/tmp/pip python3 -m pip install --no-compile --no-deps --require-hashes \
-        --target site-packages -c /tmp/requirements.lock -r /tmp/requirements.txt \
-    && apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null \
-    && find site-packages/numcodecs -name '*.so' -exec strip --strip-debug {} +  # 30 MB that nobody needs
+        --target site-packages -c /tmp/requirements.lock -r /tmp/requirements.txt
 COPY LICENSE inference.py serve.py ./
 COPY model/ model/
 COPY resources/ resources/
