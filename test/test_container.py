@@ -14,6 +14,9 @@ from containers import ROOT, Dish, docker
 from test_inference import write_image
 
 from model.images import read_image
+from model.images.ome_zarr_writer import write_ome_zarr
+from model.images.open_stack import open_stack
+from model.images.stack import OutputChannel
 from model.labels import Organelle
 
 pytestmark = pytest.mark.container
@@ -83,8 +86,8 @@ def link_out_of_the_folder(dish: Dish) -> Sequence[str]:
     return []
 
 
-def stack(dish: Dish) -> Sequence[str]:
-    tifffile.imwrite(dish.input / "stack.tiff", np.zeros((3, 16, 16), np.uint16), photometric="minisblack")
+def stack_without_axes(dish: Dish) -> Sequence[str]:
+    tifffile.imwrite(dish.input / "stack.tiff", np.zeros((3, 2, 16, 16), np.uint16), photometric="minisblack")
     return []
 
 
@@ -107,7 +110,7 @@ def truncated(dish: Dish) -> Sequence[str]:
         (huge_claim, 1, "/input/huge.tiff: found a plane of 50000 x 50000 px"),
         (entity_bomb, 1, "/input/bomb.tiff: "),
         (link_out_of_the_folder, 2, "/input/link.tiff: found a link that leads out of /input"),
-        (stack, 1, "/input/stack.tiff: found"),
+        (stack_without_axes, 1, "/input/stack.tiff: found 3 x 2 planes along axes without a name"),
         (truncated, 1, "/input/cut.tiff: "),
     ],
 )  # fmt: skip
@@ -131,6 +134,28 @@ def test_odd_names_are_names(dish: Dish) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted({path.stem for path in dish.written()}) == sorted(names)
     assert len(dish.written()) == 4 * len(names)
+
+
+def test_stacks_and_ome_zarr_are_read_and_written(dish: Dish) -> None:
+    planes = np.random.default_rng(0).integers(0, 4000, (2, 1, 1, 40, 33)).astype(np.uint16)
+    write_ome_zarr(
+        dish.input / "a.ome.zarr",
+        iter(planes[:, 0, 0]),
+        shape=(2, 1, 1, 40, 33),
+        channels=[OutputChannel("PC", "FFFFFF", (0, 4000))],
+        pixel_size_um=(0.3, 0.3),
+        z_step_um=None,
+        time_increment_s=2.0,
+        provenance={},
+    )
+    dish.options = [*dish.options, "--layout", "merged", "--format", "zarr"]
+    done = dish.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_stack(dish.output / "images/organelles-merged/a.ome.zarr") as stack:
+        assert (stack.info.times, stack.info.time_increment_s) == (2, 2.0)
+        assert [channel.name for channel in stack.info.channels] == ["Input", *(o.label for o in Organelle)]
+        np.testing.assert_array_equal(stack.read_plane(1, 0, 0), planes[1, 0, 0])
+        assert stack.read_plane(1, 2, 0).std() > 0
 
 
 def test_weights_of_the_model_volume_win(dish: Dish, resources: Path) -> None:
