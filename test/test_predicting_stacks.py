@@ -11,9 +11,11 @@ from typing import Any
 
 import bioio
 import bioio_ome_tiff
+import nd2
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from ome_types import from_tiff
 from PIL import Image
 from test_inference import FAST, ROOT
@@ -31,6 +33,7 @@ from model.predictor import Predictor
 from model.selection import SelectionOptions
 from model.settings import InferenceSettings
 
+SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 SETTINGS = InferenceSettings(overlap=0, rotations=2)
 STACK = np.random.default_rng(1).integers(0, 4000, (3, 2, 2, 40, 36)).astype(np.uint16)  # TCZYX
 ALL = BatchOptions()
@@ -94,6 +97,46 @@ def test_each_plane_is_what_the_predictor_makes_of_it(
     assert not list((tmp_path / "out").glob(".*"))  # nothing is left of the planes
     assert go(tmp_path, resources)[0].status is Status.ALREADY_PREDICTED
     assert go(tmp_path, resources, select(t=0))[0].status is Status.PREDICTED
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_each_plane_of_ome_zarr_is_what_the_predictor_makes_of_it(
+    tmp_path: Path, resources: Path, expected: dict[Organelle, np.ndarray], version: str
+) -> None:
+    group = zarr.create_group(tmp_path / "in/a.ome.zarr", zarr_format=3 if version == "0.5" else 2)
+    group.create_array("0", data=STACK, chunks=(1, 1, 1, 16, 16))
+    kinds = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+    axes = [{"name": a, "type": k, **({"unit": "micrometer"} if k == "space" else {})} for a, k in kinds.items()]
+    scale = {"type": "scale", "scale": [1.0, 1.0, 0.5, 0.1, 0.1]}
+    multiscale = {"version": version, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
+    metadata = {"multiscales": [multiscale], "omero": {"channels": [{"label": "DAPI"}, {"label": "PC"}]}}
+    group.attrs.update({"ome": {"version": version, **metadata}} if version == "0.5" else metadata)
+    (outcome,) = go(tmp_path, resources)
+    for organelle, path in outcome.case.outputs.items():
+        with open_stack(path) as stack:
+            for t, z in product(range(3), range(2)):
+                np.testing.assert_array_equal(stack.read_plane(t, 0, z), expected[organelle][t, z])
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="real microscope files are not in the project")
+@pytest.mark.parametrize("name", ["example-timelapse", "example-zstack", "example-multichannel"])
+def test_each_plane_of_nd2_is_what_the_predictor_makes_of_it(tmp_path: Path, resources: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(SAMPLES / f"{name}.nd2", tmp_path / "in")
+    options = BatchOptions(Modality.BF, selection=SelectionOptions("0"))
+    (outcome,) = go(tmp_path, resources, options)
+    pixels = nd2.imread(SAMPLES / f"{name}.nd2")
+    planes = pixels[:1] if name == "example-multichannel" else pixels
+    with (
+        open_stack(outcome.case.outputs[Organelle.NUCLEUS]) as stack,
+        Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor,
+    ):
+        assert stack.info.times * stack.info.focal_planes == len(planes)
+        size = stack.info.pixel_size_um
+        for number in (0, len(planes) - 1):
+            t, z = divmod(number, stack.info.focal_planes)
+            predicted = predictor.predict(planes[number], Modality.BF, pixel_size_um=size)
+            np.testing.assert_array_equal(stack.read_plane(t, 0, z), predicted[Organelle.NUCLEUS])
 
 
 def test_one_plane_of_a_stack_gives_plain_planes(
