@@ -78,7 +78,7 @@ def run_folder(inputs: Path, output: Path) -> Folder:
         assert isinstance(predictor, Timed)
         predictor.load_networks()
         began = time.perf_counter()
-        for outcome in predict_cases(discover(inputs, output), predictor, BatchOptions()):
+        for outcome in predict_cases(discover(inputs, output), [predictor], BatchOptions()):
             if outcome.error:
                 raise outcome.error
         seconds = time.perf_counter() - began

@@ -1,21 +1,26 @@
-"""Predict many images: the next plane is read and the last is written while the networks compute.
+"""Predict many images: the next planes are read and the last is written while the networks compute.
 
 An image whose outputs were predicted earlier, from the same bytes by the same checkpoints with the same settings, is
-skipped: each output says in its provenance what made it. So is each plane of a stack that was not finished.
+skipped: each output says in its provenance what made it. So is each plane of a stack that was not finished. An image
+that may have ended an earlier run comes last, alone; see `attempts`.
 """
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .attempts import Attempts
 from .batch_options import BatchOptions
 from .case_job import CaseJob, open_job
+from .device_pool import DevicePool
 from .disagreement import disagreement, disagreement_map
 from .discovery import Case
 from .images.open_stack import open_stack
@@ -33,6 +38,7 @@ class Status(Enum):
     PREDICTED = "predicted"
     ALREADY_PREDICTED = "already predicted"
     IS_PREDICTION = "skipped: a prediction of this program"
+    ELSEWHERE = "left to another process that predicts it"
     FAILED = "failed"
 
 
@@ -91,6 +97,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class PlanePredicted:
+    """What the networks made of a plane, or why not; neither where its case had failed before."""
+
+    outputs: NetworkOutputs | None = None
+    error: Exception | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class PendingWrite:
     """A case that the networks are done with, and that is being written."""
 
@@ -112,120 +127,178 @@ class PendingWrite:
 
 
 def predict_cases(
-    cases: Sequence[Case], predictor: Predictor, batch_options: BatchOptions
+    cases: Iterable[Case], predictors: Sequence[Predictor], batch_options: BatchOptions
 ) -> Generator[Outcome, None, None]:
     """Predict case by case and yield each outcome, in order, once its files are written.
 
-    At most three planes are in memory: one being read, one in the networks, one being written. An error of one case
-    is its outcome and affects no other; none of its outputs remains, not even of an earlier run. Warnings are logged.
-    If the caller stops early, what is being written is still finished, and what is not begun is dropped.
+    With one predictor, at most three planes are in memory: one being read, one in the networks, one being written.
+    An error of one case is its outcome and affects no other; none of its outputs remains, not even of an earlier run.
+    Warnings are logged. If the caller stops early, what is being written is still finished, and what is not begun is
+    dropped.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+        A case that another process is predicting, or died of, is put off until all others are done.
+    predictors : sequence of Predictor
+        One a device, alike but for that.
+    batch_options : BatchOptions
     """
-    reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-    steps = (step for case in cases for step in _read(case, predictor, batch_options))
-    try:
-        following = reader.submit(next, steps, None)
-        keeping: Future[None] = _finished()
-        last: PendingWrite | None = None
+    batch = _Batch(predictors, batch_options)
+    with closing(batch.attempts):
+        yield from batch.run(cases, alone=False)
+        for case in batch.put_off:
+            log.info("%s: another run is or was at it; it comes now, alone.", case.title)
+            yield from batch.run([case], alone=True)
+
+
+class _Batch:
+    """The threads of `predict_cases`: one reads, one a device computes, one writes."""
+
+    def __init__(self, predictors: Sequence[Predictor], options: BatchOptions) -> None:
+        self.pool, self.options = DevicePool(predictors), options
+        self.planner = predictors[0]
+        self.devices = len(predictors)
+        self.attempts = Attempts()
+        self.put_off: list[Case] = []
+
+    def run(self, cases: Iterable[Case], alone: bool) -> Generator[Outcome, None, None]:
+        """Predict cases; those that are not to be begun yet are put off."""
+        reader, writer, networks = (ThreadPoolExecutor(workers) for workers in (1, 1, self.devices))
+        steps = (step for case in cases for step in self._read(case, alone))
+        computing: deque[tuple[Step, Future[PlanePredicted]]] = deque()
+        keeping, last = _finished(), None
         begun = time.perf_counter()
-        while (step := following.result()) is not None:
+        try:
             following = reader.submit(next, steps, None)
-            if step.plane is not None:
-                outputs = _predict(step.plane, predictor)
-                keeping.result()  # so that no more than one plane waits for the disk
-                keeping = writer.submit(_keep, step.plane, outputs)
-            if step.end is None:
-                continue
-            writing = writer.submit(_finish, step.end, batch_options)
-            before, last = last, PendingWrite(step.end, time.perf_counter() - begun, writing)
-            if before is not None:
-                yield before.outcome()
-            begun = time.perf_counter()
-        if last is not None:
-            yield last.outcome()
-    finally:
-        reader.shutdown(wait=False, cancel_futures=True)  # nobody needs what it still reads
-        writer.shutdown()
+            while (step := following.result()) is not None or computing:
+                if step is not None:
+                    following = reader.submit(next, steps, None)
+                    computing.append((step, networks.submit(self._forward, step.plane)))
+                    if len(computing) < 2 * self.devices - 1:  # a device that is done early has one to go on with
+                        continue
+                step, predicted = computing.popleft()
+                result = predicted.result()
+                if step.plane is not None:
+                    _note_plane(step.plane, result)
+                    keeping.result()  # so that no more than one plane waits for the disk
+                    keeping = writer.submit(self._keep, step.plane, result.outputs)
+                if step.end is None:
+                    continue
+                writing = writer.submit(self._finish, step.end)
+                before, last = last, PendingWrite(step.end, time.perf_counter() - begun, writing)
+                if before is not None:
+                    yield self._outcome(before)
+                begun = time.perf_counter()
+            if last is not None:
+                yield self._outcome(last)
+        finally:
+            for threads in (reader, networks):
+                threads.shutdown(wait=False, cancel_futures=True)  # nobody needs what they still read or compute
+            writer.shutdown()
 
-
-def _read(case: Case, predictor: Predictor, batch_options: BatchOptions) -> Iterator[Step]:
-    """Read and preprocess the planes of a case that are not there yet."""
-    try:
-        with open_stack(case.source) as stack:
-            job = open_job(case, stack, predictor, batch_options)
-            if job is None:
-                yield Step(None, CaseEnd(case, Status.IS_PREDICTION, Status.IS_PREDICTION.value))
+    def _read(self, case: Case, alone: bool) -> Iterator[Step]:
+        """Read and preprocess the planes of a case that are not there yet."""
+        try:
+            if not (self.attempts.begin_alone if alone else self.attempts.begin)(case):
+                if alone:
+                    yield Step(None, CaseEnd(case, Status.ELSEWHERE, Status.ELSEWHERE.value))
+                else:
+                    self.put_off.append(case)
                 return
-            if not batch_options.force and job.is_written():
-                already = Status.ALREADY_PREDICTED
-                yield Step(None, CaseEnd(case, already, f"{job.message}, {already.value}", job))
-                return
-            end = CaseEnd(case, Status.PREDICTED, job.message, job)
-            missing = list(range(job.planes)) if batch_options.force else job.missing_planes()
-            for number in missing:
-                if job.error is not None:
-                    missing = []
-                    break
-                t, z = job.selected.positions[number]
-                pixels = stack.read_plane(t, job.selected.channel, z)
-                inputs = predictor.preprocess(pixels, job.plane_plan(number))
-                yield Step(PlaneRead(job, number, inputs), end if number == missing[-1] else None)
-            if not missing:
-                yield Step(None, end)
-    except Exception as error:  # whatever is wrong with one image must not affect the others
-        yield Step(None, CaseEnd(case, Status.FAILED, Status.FAILED.value, error=error))
+            with open_stack(case.source) as stack:
+                yield from self._read_planes(case, stack)
+        except Exception as error:  # whatever is wrong with one image must not affect the others
+            yield Step(None, CaseEnd(case, Status.FAILED, Status.FAILED.value, error=error))
 
+    def _read_planes(self, case: Case, stack: Stack) -> Iterator[Step]:
+        job = open_job(case, stack, self.planner, self.options)
+        if job is None:
+            yield Step(None, CaseEnd(case, Status.IS_PREDICTION, Status.IS_PREDICTION.value))
+            return
+        if not self.options.force and job.is_written():
+            already = Status.ALREADY_PREDICTED
+            yield Step(None, CaseEnd(case, already, f"{job.message}, {already.value}", job))
+            return
+        end = CaseEnd(case, Status.PREDICTED, job.message, job)
+        missing = list(range(job.planes)) if self.options.force else job.missing_planes()
+        for number in missing:
+            if job.error is not None:
+                missing = []
+                break
+            t, z = job.selected.positions[number]
+            pixels = stack.read_plane(t, job.selected.channel, z)
+            inputs = self.planner.preprocess(pixels, job.plane_plan(number))
+            yield Step(PlaneRead(job, number, inputs), end if number == missing[-1] else None)
+        if not missing:
+            yield Step(None, end)
 
-def _predict(plane: PlaneRead, predictor: Predictor) -> NetworkOutputs | None:
-    """Run the networks on a plane; an error is the job's, and there is nothing to keep."""
-    job = plane.job
-    if job.error is not None:
-        return None
-    try:
-        for warning in job.new_warnings(plane.inputs.warnings):
-            log.warning("%s: %s.", job.case.title, warning)
+    def _forward(self, plane: PlaneRead | None) -> PlanePredicted:
+        """Run the networks on a plane."""
+        if plane is None or plane.job.error is not None:
+            return PlanePredicted()
         begun = time.perf_counter()
-        outputs = predictor.forward(plane.inputs)
-    except Exception as error:
-        job.error = error
-        return None
-    if job.planes > 1:
-        seconds = time.perf_counter() - begun
-        log.info("%s: plane %d of %d, %.1f s", job.case.title, plane.number + 1, job.planes, seconds)
-    return outputs
+        try:
+            outputs = self.pool.forward(plane.inputs)
+        except Exception as error:
+            return PlanePredicted(error=error)
+        return PlanePredicted(outputs, seconds=time.perf_counter() - begun)
+
+    def _keep(self, plane: PlaneRead, outputs: NetworkOutputs | None) -> None:
+        """Postprocess a plane and keep it until its case is complete; an error is the job's."""
+        if outputs is None:
+            return
+        try:
+            _keep_plane(plane, outputs)
+            self.attempts.progressed(plane.job.case)
+        except Exception as error:
+            plane.job.error = error
+
+    def _finish(self, end: CaseEnd) -> None:
+        """Write the files of a case whose planes are complete; remove them where anything went wrong."""
+        job, error = end.job, end.error
+        try:
+            if error is None and job is not None:
+                error = job.error
+            if error is not None:
+                raise error
+            if job is not None and end.status is Status.PREDICTED:
+                _write(job)
+        except Exception:
+            _remove_outputs(output_files(end.case, self.options.outputs))
+            raise
+
+    def _outcome(self, pending: PendingWrite) -> Outcome:
+        """Wait for the writer."""
+        outcome = pending.outcome()
+        self.attempts.end(pending.end.case)
+        return outcome
 
 
-def _keep(plane: PlaneRead, outputs: NetworkOutputs | None) -> None:
-    """Postprocess a plane and keep it until its case is complete; an error is the job's."""
-    if outputs is None:
+def _note_plane(plane: PlaneRead, predicted: PlanePredicted) -> None:
+    """Log what there is to say of a plane, in the order of the planes; an error is the job's."""
+    job = plane.job
+    if predicted.outputs is None and predicted.error is None:
         return
+    for warning in job.new_warnings(plane.inputs.warnings):
+        log.warning("%s: %s.", job.case.title, warning)
+    if predicted.error is not None:
+        job.error = job.error or predicted.error
+    elif job.planes > 1:
+        log.info("%s: plane %d of %d, %.1f s", job.case.title, plane.number + 1, job.planes, predicted.seconds)
+
+
+def _keep_plane(plane: PlaneRead, outputs: NetworkOutputs) -> None:
     job, plan = plane.job, plane.inputs.plan
-    try:
-        predicted = Predictor.postprocess(outputs, plan)
-        pixels = {Content(organelle): predicted[organelle] for organelle in predicted}
-        provenance = {organelle: dict(entries) for organelle, entries in plan.provenance.items()}
-        for organelle, std_YX in outputs.std.items():
-            provenance[organelle]["disagreement"] = f"{disagreement(outputs.mean[organelle], std_YX):.3f}"
-        for content in job.contents:
-            if content.disagreement and content.organelle:
-                pixels[content] = disagreement_map(outputs.std.get(content.organelle), plan.shape)
-        job.store.add(*job.output_position(plane.number), pixels, provenance)
-    except Exception as error:
-        job.error = error
-
-
-def _finish(end: CaseEnd, batch_options: BatchOptions) -> None:
-    """Write the files of a case whose planes are complete; remove them where anything went wrong."""
-    job, error = end.job, end.error
-    try:
-        if error is None and job is not None:
-            error = job.error
-        if error is not None:
-            raise error
-        if job is not None and end.status is Status.PREDICTED:
-            _write(job)
-    except Exception:
-        _remove_outputs(output_files(end.case, batch_options.outputs))
-        raise
+    predicted = Predictor.postprocess(outputs, plan)
+    pixels = {Content(organelle): predicted[organelle] for organelle in predicted}
+    provenance = {organelle: dict(entries) for organelle, entries in plan.provenance.items()}
+    for organelle, std_YX in outputs.std.items():
+        provenance[organelle]["disagreement"] = f"{disagreement(outputs.mean[organelle], std_YX):.3f}"
+    for content in job.contents:
+        if content.disagreement and content.organelle:
+            pixels[content] = disagreement_map(outputs.std.get(content.organelle), plan.shape)
+    job.store.add(*job.output_position(plane.number), pixels, provenance)
 
 
 def _write(job: CaseJob) -> None:

@@ -9,42 +9,36 @@ import argparse
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 from .batch import Status, predict_cases
-from .batch_options import BatchOptions
 from .commands import (
     DONE,
     INTERRUPTED,
     NOT_BEGUN,
     SOME_FAILED,
     log_to_standard_streams,
-    number,
     one_line,
     one_sentence,
-    whole_number,
 )
+from .devices import find_devices
 from .discovery import Case, discover
 from .errors import UserError
 from .files import prepare_folder
-from .labels import Modality
+from .manifest import WHOLE, ListedCases, Shard, in_shard, write_list
 from .memory import tune_malloc
-from .outputs import FileFormat, Layout, OutputOptions
-from .precision import Precision
+from .options import batch_options, inference_settings, parse
 from .predictor import Predictor
 from .preview import PreviewWriter
 from .preview.from_outputs import preview_image
 from .routing import resources_folder, shipped_resources
-from .selection import SelectionOptions
-from .settings import PRESETS, InferenceSettings
-from .tiling import MAX_OVERLAP
-from .tta import QUARTER_TURNS
 
 log = logging.getLogger(__name__)
+
+Cases = list[Case] | ListedCases
 
 
 @dataclass
@@ -59,7 +53,7 @@ class Summary:
         """The command's exit code: a folder of nothing but former predictions holds no input."""
         if self.failures:
             return SOME_FAILED
-        return DONE if self.counts.keys() - {Status.IS_PREDICTION} else NOT_BEGUN
+        return NOT_BEGUN if self.counts.keys() == {Status.IS_PREDICTION} else DONE
 
     def __str__(self) -> str:
         parts = [f"{images(self.counts[Status.PREDICTED])} predicted"]
@@ -81,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code, see `commands`.
     """
-    options = parse(arguments)
+    options = parse(arguments, __doc__)
     tune_malloc()
     log_to_standard_streams()
     try:
+        if options.write_list:
+            return write_list_of_folder(options)
         return predict_folder(options).code
     except KeyboardInterrupt:
         log.error("Interrupted. The predictions written so far are complete; the same command continues.")
@@ -97,11 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def predict_folder(options: argparse.Namespace) -> Summary:
     """Predict the images of the input folder; raises UserError where nothing can be begun."""
     started = time.perf_counter()
-    cases = discover(options.input, options.output)
+    cases = find_cases(options)
     prepare_folder(options.output)
-    with open_predictor(options) as predictor:
-        log.info("Found %s.", images(len(cases)))
-        summary = predict_and_report(cases, predictor, options)
+    with open_predictors(options) as predictors:
+        part = "" if options.shard == WHOLE else f" in part {options.shard}"
+        log.info("Found %s%s.", images(len(cases)), part)
+        summary = predict_and_report(cases, predictors, options)
     log.info("%s, in %.1f s. Output: %s", summary, time.perf_counter() - started, options.output)
     if summary.failures and len(cases) > 1:
         log.error("%d of %s failed; the first: %s", len(summary.failures), images(len(cases)), summary.failures[0])
@@ -110,33 +107,45 @@ def predict_folder(options: argparse.Namespace) -> Summary:
     return summary
 
 
-def open_predictor(options: argparse.Namespace) -> Predictor:
-    """Open the predictor that the options ask for, and log what its networks were trained on."""
+def find_cases(options: argparse.Namespace) -> Cases:
+    """Find the images to predict: of a list or the whole folder, and of those the part that is asked for."""
+    if options.list:
+        return ListedCases(options.list, options.input, options.output, options.shard)
+    return in_shard(discover(options.input, options.output), options.shard)
+
+
+def write_list_of_folder(options: argparse.Namespace) -> int:
+    """Write the list of the images that would be predicted; returns the exit code."""
+    cases = find_cases(options)
+    write_list(options.write_list, cases, options.input)
+    log.info("Listed %s in %s.", images(len(cases)), options.write_list)
+    return DONE
+
+
+@contextmanager
+def open_predictors(options: argparse.Namespace) -> Iterator[list[Predictor]]:
+    """Open a predictor on each device that the options ask for, and log what its networks were trained on."""
     resources = options.resources or resources_folder(shipped_resources())
-    predictor = Predictor.open(
-        resources, device=options.device, settings=inference_settings(options), rescale=options.rescale
-    )
-    settings = predictor.settings
-    log.info("networks from %s on %s, precision %s", resources, predictor.device, predictor.precision)
-    log.info("tiles overlap by %g, mean over %d rotations", settings.overlap, settings.rotations)
-    for name, metadata in predictor.checkpoints.items():
-        log.info("%s: trained on %s", name, metadata.trained_on)
-    return predictor
+    with ExitStack() as stack:
+        predictors = [
+            stack.enter_context(
+                Predictor.open(resources, device=device, settings=inference_settings(options), rescale=options.rescale)
+            )
+            for device in find_devices(options.device)
+        ]
+        first, devices = predictors[0], ", ".join(str(predictor.device) for predictor in predictors)
+        log.info("networks from %s on %s, precision %s", resources, devices, first.precision)
+        log.info("tiles overlap by %g, mean over %d rotations", first.settings.overlap, first.settings.rotations)
+        for name, metadata in first.checkpoints.items():
+            log.info("%s: trained on %s", name, metadata.trained_on)
+        yield predictors
 
 
-def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: argparse.Namespace) -> Summary:
+def predict_and_report(cases: Cases, predictors: Sequence[Predictor], options: argparse.Namespace) -> Summary:
     """Predict every case and log one line for each."""
-    batch_options = BatchOptions(
-        modality=Modality(options.modality) if options.modality else None,
-        override_modality=options.override_modality,
-        strict=options.strict,
-        force=options.force,
-        selection=SelectionOptions(options.channel, options.t, options.z),
-        outputs=OutputOptions(options.layout, options.format, options.disagreement),
-    )
     summary = Summary()
-    preview = PreviewWriter(options.output / "preview") if options.preview else None
-    with closing(predict_cases(cases, predictor, batch_options)) as outcomes:
+    preview = PreviewWriter(options.output / preview_folder(options)) if options.preview else None
+    with closing(predict_cases(cases, predictors, batch_options(options))) as outcomes:
         for outcome in outcomes:
             summary.counts[outcome.status] += 1
             if outcome.error is not None:
@@ -153,6 +162,12 @@ def predict_and_report(cases: Sequence[Case], predictor: Predictor, options: arg
     return summary
 
 
+def preview_folder(options: argparse.Namespace) -> str:
+    """Name of the preview's folder; processes that share an output folder have one each."""
+    shard: Shard = options.shard
+    return "preview" if shard == WHOLE else f"preview_{shard.number}_of_{shard.count}"
+
+
 def only_predictions(folder: Path) -> str:
     """Say that a folder holds nothing to predict but what was predicted."""
     return f"{folder}: found nothing but predictions of this program, expected images of unlabelled cells."
@@ -161,82 +176,3 @@ def only_predictions(folder: Path) -> str:
 def images(count: int) -> str:
     """E.g. "1 image"."""
     return f"{count} image{'' if count == 1 else 's'}"
-
-
-def inference_settings(options: argparse.Namespace) -> InferenceSettings:
-    """Change the preset by the options that are given."""
-    precision = None if options.precision == "auto" else Precision(options.precision)
-    preset = replace(PRESETS[options.preset], precision=precision)
-    overrides = {name: getattr(options, name) for name in ("overlap", "rotations")}
-    return replace(preset, **{name: value for name, value in overrides.items() if value is not None})
-
-
-def _plane(*words: str) -> Callable[[str], int | str | None]:
-    """Make an argparse type for an index from 0, one of some words, or "all", which is None."""
-    index = whole_number(0)
-
-    def plane(text: str) -> int | str | None:
-        return None if text == "all" else text if text in words else index(text)
-
-    return plane
-
-
-def parse(arguments: Sequence[str] | None, message: str | None = __doc__) -> argparse.Namespace:
-    """Read the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str or None
-        None: those of the process.
-    message : str or None
-        Two paragraphs, description and epilog of ``--help``: ``serve.py`` takes the same options.
-    """
-    description, epilog = (message or "\n\n").split("\n\n")
-    parser = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
-    add = parser.add_argument
-    add(
-        "--input",
-        type=Path,
-        default=Path("/input"),
-        help="folder with images, never written to (%(default)s)",
-    )
-    add("--output", type=Path, default=Path("/output"), help="folder for the predictions (%(default)s)")
-    add(
-        "--resources",
-        type=Path,
-        help="folder with routing.json and its checkpoints "
-        "(/opt/ml/model where it holds a routing.json, else the shipped ones)",
-    )
-    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1 … (%(default)s)")
-    add(
-        "--preset",
-        choices=list(PRESETS),
-        default="paper",
-        help="paper: tiles that overlap by 0.8, 4 rotations; fast: full-image inference up to 1024 px, "
-        "2 rotations (%(default)s)",
-    )
-    add("--overlap", type=number(0, MAX_OVERLAP), help=f"of tiles, from 0 to {MAX_OVERLAP} (the preset's)")
-    add("--rotations", type=int, choices=list(QUARTER_TURNS), help="to average over (the preset's)")
-    formats = ["auto", *Precision]
-    add("--precision", choices=formats, default="auto", help="of the networks; auto: the fastest that is as good")
-    add("--modality", choices=list(Modality), help="of images whose metadata and name do not tell it")
-    add("--override-modality", action="store_true", help="follow --modality also where an image says otherwise")
-    add("--strict", action="store_true", help="make an unknown modality an error instead of a warning")
-    add("--force", action="store_true", help="predict also images that are already predicted")
-    add("--channel", help="name or index (from 0) of the channel of transmitted light (told by its metadata)")
-    add("--z", type=_plane("best"), metavar="all|best|INDEX", help="focal planes of a stack; indices from 0 (all)")
-    add("--t", type=_plane(), metavar="all|INDEX", help="time points of a stack; indices from 0 (all)")
-    add(
-        "--layout",
-        choices=get_args(Layout),
-        default="organelles",
-        help="organelles: a file for each; merged: one file, with the input (%(default)s)",
-    )
-    add("--format", choices=get_args(FileFormat), default="tiff", help="OME-TIFF or OME-Zarr (%(default)s)")
-    add("--preview", action="store_true", help="write preview/index.html, to look at all images in a browser")
-    add("--disagreement", action="store_true", help="write also how much the rotations disagree, as images")
-    add("--no-rescale", dest="rescale", action="store_false", help="do not resample to the pixel size learned")
-    options = parser.parse_args(arguments)
-    if options.override_modality and not options.modality:
-        parser.error("--override-modality is given without --modality, expected the modality to follow")
-    return options

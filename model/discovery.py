@@ -77,12 +77,7 @@ def discover(input: Path, output: Path) -> list[Case]:
         Where the folder is missing or holds no image to predict, ``inputs.json`` is malformed, a link leads out of
         the folder, two images would be predicted into one file, or an image would be overwritten.
     """
-    if not input.is_dir():
-        raise UserError(f"{input}: found {'a file' if input.exists() else 'nothing'}, expected the input folder.")
-    folder = input_folder(input)
-    on_platform = folder.is_dir()
-    if not on_platform:
-        folder = input
+    folder, on_platform = base_folder(input)
     walk = _Walk(folder, input)
     found = walk.images() if on_platform else _without_targets(walk.images(), input)
     if not found:
@@ -90,9 +85,18 @@ def discover(input: Path, output: Path) -> list[Case]:
         raise UserError(f"{folder}: found no image to predict, expected {suffixes} files.")
     sources = {relative: Path(os.path.join(folder, relative)) for relative in found}
     names = original_names(input / "inputs.json", list(sources.values())) if on_platform else {}
-    cases = [Case(source, _output_name(relative), output, names.get(source)) for relative, source in sources.items()]
+    cases = [Case(source, output_name(relative), output, names.get(source)) for relative, source in sources.items()]
     _refuse_overwriting(cases, walk.real_paths(found), output)
     return _one_per_output(cases)
+
+
+def base_folder(input: Path) -> tuple[Path, bool]:
+    """Return the folder that holds the images, and whether it is the platform's; UserError where there is none."""
+    if not input.is_dir():
+        raise UserError(f"{input}: found {'a file' if input.exists() else 'nothing'}, expected the input folder.")
+    folder = input_folder(input)
+    on_platform = folder.is_dir()
+    return (folder if on_platform else input), on_platform
 
 
 def is_prediction(provenance: Mapping[str, str]) -> bool:
@@ -194,7 +198,8 @@ def _without_targets(paths: Sequence[str], input: Path) -> list[str]:
 _ORGANELLE = re.compile("nucle|mito|tubulin|actin", re.IGNORECASE)
 
 
-def _output_name(relative: str) -> str:
+def output_name(relative: str) -> str:
+    """Name of the case of an image, from its path in the input folder."""
     parent, _, name = relative.rpartition(os.sep)
     return os.path.join(parent, prediction_filename(name))
 

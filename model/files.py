@@ -40,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):  # as where the folder itself could not be made
             temporary.unlink()
@@ -62,7 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     os.fsync(file.fileno())
         _replace_folder(path, temporary)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -80,7 +80,8 @@ def _replace_folder(path: Path, new: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Say why a file cannot be written."""
     reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
     return UserError(f"{path}: it cannot be written ({reason}).")
 

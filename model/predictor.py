@@ -21,7 +21,8 @@ from torch import Tensor
 from . import __version__
 from .checkpoint import CheckpointMetadata, load
 from .contrast import missing_contrast
-from .devices import find_device
+from .determinism import deterministic_cudnn
+from .devices import find_device, model_name
 from .input_statistics import measure_input
 from .labels import Modality, Organelle
 from .margins import find_margins
@@ -68,7 +69,7 @@ class Predictor:
         cls,
         resources: str | Path | None = None,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         settings: InferenceSettings = PRESETS["paper"],
         rescale: bool = True,
     ) -> "Predictor":
@@ -78,8 +79,8 @@ class Predictor:
         ----------
         resources : str or Path, optional
             Folder with ``routing.json`` and its checkpoints; without it the shipped ones.
-        device : str
-            "auto" (a GPU where there is one, else the CPU), or a name that torch knows.
+        device : str or torch.device
+            "auto" (a GPU where there is one, else the CPU), or one that torch knows.
         settings : InferenceSettings
             Overlap of tiles, rotations, precision; see `PRESETS`.
         rescale : bool
@@ -92,7 +93,7 @@ class Predictor:
         """
         return cls(
             Routing.read(shipped_resources() if resources is None else Path(resources)),
-            find_device(device),
+            find_device(str(device)),
             settings,
             rescale,
         )
@@ -212,12 +213,7 @@ class Predictor:
             return NetworkOutputs({organelle: torch.full((1, 1), BLANK) for organelle in Organelle}, {})
         mean: dict[Organelle, Tensor] = {}
         std: dict[Organelle, Tensor] = {}
-        # TF32 off and no benchmarking: what a GPU computes must be near the CPU's and the same each time.
-        with (
-            torch.inference_mode(),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-            self.precision.on(self.device),
-        ):
+        with torch.inference_mode(), deterministic_cudnn(), self.precision.on(self.device):
             for step in inputs.plan.steps:
                 heads = sorted(set(step.heads.values()), key=list(Organelle).index)
                 image_1YX = inputs.inputs[step.checkpoint].to(self.device)
@@ -240,7 +236,6 @@ class Predictor:
 
     def _provenance(self, modality: Modality | None, route: Route, grid: Grid) -> dict[str, str]:
         metadata = self.checkpoints[route.checkpoint]
-        on_gpu = self.device.type == "cuda"
         return {
             "version": __version__,
             "modality": str(modality or "unknown"),
@@ -254,7 +249,7 @@ class Predictor:
             "rotations": str(self.settings.rotations),
             "precision": str(self.precision),
             "rescaling": grid.rescaling if self.rescale else "switched off",
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else str(self.device),
+            "device": model_name(self.device),
             "intensity": INTENSITY,
         }
 

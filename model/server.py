@@ -14,13 +14,14 @@ from concurrent.futures import Future
 from http import HTTPStatus
 from typing import NoReturn
 
-from .command_line import only_predictions, open_predictor, parse, predict_and_report
+from .command_line import only_predictions, open_predictors, predict_and_report
 from .commands import DONE, INTERRUPTED, NOT_BEGUN, log_to_standard_streams, one_sentence
 from .discovery import discover
 from .errors import UserError
 from .files import prepare_folder
 from .http_server import HttpServer, Response
 from .memory import tune_malloc
+from .options import parse
 from .predictor import Predictor
 
 PORT = 4743
@@ -34,14 +35,14 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """One predictor, one case after the other.
+    """One case after the other.
 
-    The networks run in the thread that calls `run`, which is to be the main thread: a signal then interrupts them,
-    and no other thread computes when the process ends. `respond` is called in the threads of connections.
+    Cases are predicted by a call of `run`, which is to be in the main thread: a signal then interrupts them. `respond`
+    is called in the threads of connections.
     """
 
-    def __init__(self, predictor: Predictor, options: argparse.Namespace) -> None:
-        self.predictor = predictor
+    def __init__(self, predictors: Sequence[Predictor], options: argparse.Namespace) -> None:
+        self.predictors = predictors
         self.options = options
         self._lock = threading.Lock()
         self._waiting: queue.SimpleQueue[Future[Response]] = queue.SimpleQueue()
@@ -100,7 +101,7 @@ class Service:
         try:
             cases = discover(self.options.input, self.options.output)
             prepare_folder(self.options.output)
-            summary = predict_and_report(cases, self.predictor, self.options)
+            summary = predict_and_report(cases, self.predictors, self.options)
         except Exception as error:  # the server must be ready for the next case
             message = one_sentence(error)
             log.error(message)
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code, see `commands`.
     """
-    options = parse(arguments, __doc__)
+    options = parse(arguments, __doc__, divided=False)
     tune_malloc()
     log_to_standard_streams()
     try:
@@ -141,14 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Open the predictor and answer requests; raises UserError where that cannot be begun."""
-    with open_predictor(options) as predictor:
-        service = Service(predictor, options)
+    with open_predictors(options) as predictors:
+        service = Service(predictors, options)
         try:
             server = HttpServer(PORT, service.respond)
         except OSError as error:
             raise UserError(f"Port {PORT}: it cannot be used ({error.strerror}), expected a free port.") from error
         with server:
-            predictor.load_networks()
+            for predictor in predictors:
+                predictor.load_networks()
             try:
                 server.listen()
                 log.info("Ready for cases on port %d.", PORT)

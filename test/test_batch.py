@@ -32,7 +32,7 @@ AS_EVER = BatchOptions()
 def go(folder: Path, resources: Path, batch_options: BatchOptions = AS_EVER, *, overlap: float = 0) -> list[Outcome]:
     cases = discover(folder / "in", folder / "out")
     with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=overlap, rotations=1)) as predictor:
-        return list(predict_cases(cases, predictor, batch_options))
+        return list(predict_cases(cases, [predictor], batch_options))
 
 
 def times_written(folder: Path) -> dict[str, int]:
@@ -46,7 +46,7 @@ def test_outcomes_come_in_the_order_of_the_cases_once_they_are_written(tmp_path:
     cases = discover(tmp_path / "in", tmp_path / "out")
     with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0, rotations=1)) as predictor:
         names = []
-        for outcome in predict_cases(cases, predictor, BatchOptions()):
+        for outcome in predict_cases(cases, [predictor], BatchOptions()):
             names.append(outcome.case.source.stem)
             assert isinstance(outcome.error, UserError) == (names[-1] == "c")
             assert all(path.is_file() != (names[-1] == "c") for path in outcome.case.outputs.values())
@@ -55,7 +55,7 @@ def test_outcomes_come_in_the_order_of_the_cases_once_they_are_written(tmp_path:
 
 def test_no_case_at_all(tmp_path: Path, resources: Path) -> None:
     with Predictor.open(resources, device="cpu") as predictor:
-        assert list(predict_cases([], predictor, BatchOptions())) == []
+        assert list(predict_cases([], [predictor], BatchOptions())) == []
 
 
 def test_a_write_that_fails_is_the_outcome_of_its_own_case(tmp_path: Path, resources: Path) -> None:
@@ -195,11 +195,11 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
     for name in "abcd":
         write_image(tmp_path / f"in/{name}.tiff")
     events: list[str] = []
-    read, write, predict = batch._read, batch._write, Predictor.forward
+    read, write, predict = batch._Batch._read, batch._write, Predictor.forward
 
-    def slow_read(case, *rest):  # type: ignore[no-untyped-def]
+    def slow_read(self, case, *rest):  # type: ignore[no-untyped-def]
         events.append(f"read {case.source.stem}")
-        return read(case, *rest)
+        return read(self, case, *rest)
 
     def slow_write(job):  # type: ignore[no-untyped-def]
         write(job)
@@ -210,7 +210,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
         events.append("predicted")
         return predict(self, *arguments, **options)
 
-    monkeypatch.setattr(batch, "_read", slow_read)
+    monkeypatch.setattr(batch._Batch, "_read", slow_read)
     monkeypatch.setattr(batch, "_write", slow_write)
     monkeypatch.setattr(Predictor, "forward", slow_predict)
     go(tmp_path, resources)

@@ -53,7 +53,7 @@ def write_stack(path: Path, channels: tuple[str, ...] = ("DAPI", "PC"), pixels: 
 def go(folder: Path, resources: Path, options: BatchOptions = ALL) -> list[Outcome]:
     cases = discover(folder / "in", folder / "out")
     with Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor:
-        return list(predict_cases(cases, predictor, options))
+        return list(predict_cases(cases, [predictor], options))
 
 
 def select(**selection: Any) -> BatchOptions:

@@ -18,9 +18,9 @@ from test_inference import FAST, ROOT, expected, write_image
 
 from model import predictor as predictor_module
 from model import server
-from model.command_line import parse
 from model.commands import log_to_standard_streams
 from model.images import write_plane
+from model.options import parse
 from model.predictor import Predictor
 from model.server import Service
 from model.settings import InferenceSettings
@@ -66,7 +66,7 @@ def service(tmp_path: Path, resources: Path) -> Iterator[Service]:
     given = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
     log_to_standard_streams()
     with Predictor.open(resources, device="cpu", settings=InferenceSettings(overlap=0, rotations=1)) as predictor:
-        service = Service(predictor, parse([*given, *FAST]))
+        service = Service([predictor], parse([*given, *FAST], None))
 
         def run() -> None:
             with suppress(KeyboardInterrupt):
@@ -138,7 +138,7 @@ def test_networks_are_loaded_once_and_before_the_first_case(
     monkeypatch.setattr(
         predictor_module, "load", lambda path, **options: (loaded.append(path), load(path, **options))[1]
     )
-    service.predictor.load_networks()
+    service.predictors[0].load_networks()
     assert len(loaded) == 4
     for channel in ("BF", "PC", "DIC"):
         write_image(tmp_path / "in" / SOCKET / "a.tiff", channel=channel)
