@@ -2,12 +2,12 @@
 
     python -m benchmarks.training_cost --data lmc_train
 
-The data set's file names are enough: they tell the steps of a run, and which organelles a batch labels. One step of each
-network is then taken on the CPU, with random pixels, in the number formats that CUDA's autocast would choose. Counted,
-not timed: its floating-point operations, the bytes that each operation reads and writes, and the largest sum of all
-tensors that live at the same time. Hours are arithmetic: an operation lasts as long as its operations take at
-COMPUTE_SHARE of the GPU's dense bfloat16 peak (float32: half of it), or its bytes at BANDWIDTH_SHARE of the memory's
-bandwidth, whichever is longer. Both shares are assumptions. Prints Markdown tables.
+The data set's file names are enough: they tell the steps of a run, and which organelles a batch labels. One step of
+each network is then taken on the CPU, with random pixels, in the number formats that CUDA's autocast would choose.
+Counted, not timed: its floating-point operations, the bytes that each operation reads and writes, and the largest sum
+of all tensors that live at the same time. Hours are arithmetic: each operation lasts as long as its multiplications
+and additions take at COMPUTE_SHARE of the GPU's dense bfloat16 peak (float32: half of it), or its bytes at
+BANDWIDTH_SHARE of the memory's bandwidth, whichever is longer. Both shares are assumptions. Prints Markdown tables.
 """
 
 import argparse
@@ -71,7 +71,7 @@ GPUS = (
 )
 
 
-class CostCounter(TorchDispatchMode):
+class CostCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what the operations within it cost.
 
     Parameters
@@ -90,14 +90,14 @@ class CostCounter(TorchDispatchMode):
     """
 
     def __init__(self, living: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[int, int]] = []
         self.flop = self.peak_bytes = self._bytes = 0
         self._living: dict[int, weakref.ref[Any]] = {}
         for tensor in living:
             self._see(tensor)
 
-    def __torch_dispatch__(  # noqa: D105
+    def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
@@ -169,20 +169,13 @@ def batch_of(picks: Sequence[Pick], crop: int) -> Batch:
     return Batch(2 * x - 1, 2 * y - 1, labelled, organelles, tuple(pick.field.modality for pick in picks))
 
 
-def state_tensors(module: Pix2PixModule) -> list[Tensor]:
-    """Weights, and what Adam keeps of them."""
-    return _tensors(module.state())
-
-
 def count_step(config: RunConfig, picks: Sequence[Pick]) -> tuple[CostCounter, int]:
     """What one step costs, and the bytes of weights and of Adam's moments; a small first step has made these."""
     torch.manual_seed(0)
     module = Pix2PixModule(config, torch.device("cpu"))
     module.precision = Precision.BF16
-    everything = [Pick(picks[0].field, 0, o) for o in Organelle]
-    small = batch_of(everything, WARM_UP_CROP)
-    module.step(Batch(small.x_B1YX, small.y_BCYX, small.labelled_BC, small.organelles, small.modalities), 1.0)
-    state = state_tensors(module)
+    module.step(batch_of(picks, WARM_UP_CROP), 1.0)
+    state = _tensors(module.state())
     batch = batch_of(picks, config.crop)
     with as_on_cuda(), CostCounter([*state, batch.x_B1YX, batch.y_BCYX]) as counter:
         module.step(batch, 1.0)
@@ -194,8 +187,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder in the challenge's layout; names are enough")
     options = parser.parse_args()
     index = scan([options.data])
-    print("| | " + " | ".join(("steps", "samples, targets a batch", "TFLOP", "GB moved", "GB alive", "GB state")) + " |")
-    print("|" + "---|" * 7)
+    print("| | steps | samples, targets a batch | TFLOP | GB moved | GB alive | GB state |\n|" + "---|" * 7)
     hours: dict[str, list[str]] = {gpu.name: [] for gpu in GPUS}
     for name, arguments in RUNS.items():
         config, _ = parse([*arguments, "--data", str(options.data), "--output", "unused"])
