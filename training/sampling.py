@@ -6,6 +6,7 @@ threads, and a resumed run goes on with the very batch that comes next.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -16,11 +17,22 @@ from training.index import Field
 
 @dataclass(frozen=True)
 class Pick:
-    """One sample: its field, its plane, and the organelle from whose list it was drawn."""
+    """One sample: its field, its plane, and the organelle from whose list it was drawn, if from one."""
 
     field: Field
     z: int
-    drawn_for: Organelle
+    drawn_for: Organelle | None = None
+
+
+class Sampler(Protocol):
+    """Draws batches, each a pure function of its number."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a batch."""
+
+    def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
+        """Draw the samples of batch `number`; the generator goes on with their augmentation."""
 
 
 class BalancedSampler:
@@ -52,6 +64,7 @@ class BalancedSampler:
 
     @property
     def batch_size(self) -> int:
+        """Samples in a batch."""
         return self.per_organelle * len(self.lists)
 
     def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
@@ -61,6 +74,25 @@ class BalancedSampler:
         for organelle, listed in self.lists.items():
             chosen = rng.choice(len(listed), self.per_organelle, replace=len(listed) < self.per_organelle)
             for i in chosen:
-                planes = list(listed[i].planes)
-                picks.append(Pick(listed[i], planes[int(rng.integers(len(planes)))], organelle))
+                picks.append(Pick(listed[i], _plane(listed[i], rng), organelle))
         return picks, rng
+
+
+class PlainSampler:
+    """Draws from all labelled fields alike, for comparison; batches are as large as `BalancedSampler`'s."""
+
+    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int) -> None:
+        self.batch_size = BalancedSampler(fields, per_organelle, seed).batch_size
+        self.fields = [f for f in fields if f.labels]
+        self.seed = seed
+
+    def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
+        """Draw the samples of batch `number`; the generator goes on with their augmentation."""
+        rng = np.random.default_rng([self.seed, number])
+        chosen = rng.choice(len(self.fields), self.batch_size, replace=len(self.fields) < self.batch_size)
+        return [Pick(self.fields[i], _plane(self.fields[i], rng)) for i in chosen], rng
+
+
+def _plane(entry: Field, rng: np.random.Generator) -> int:
+    planes = list(entry.planes)
+    return planes[int(rng.integers(len(planes)))]
