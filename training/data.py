@@ -61,12 +61,12 @@ def _split(index: Index, config: RunConfig) -> tuple[Index, Index]:
     else:
         training, validation = split(index, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
         option, how = f"--validation-fraction {config.validation_fraction}", config.split_by
+    if not training.fields:
+        raise UserError(f"{option} leaves no {how} to train on.")
     if config.partial_labels == "complete":
         training = training.complete()
         if not training.fields:
             raise UserError("--partial-labels complete is given, but no field has all labels of its modality.")
-    if not training.fields:
-        raise UserError(f"{option} leaves no {how} to train on.")
     studies = f" ({', '.join(validation.studies)})" if how == "study" and validation.fields else ""
     log.info("%d fields to train on, %d held out by %s%s", len(training.fields), len(validation.fields), how, studies)
     return training, validation
