@@ -2,8 +2,8 @@
 
     python -m benchmarks.training_cost --data lmc_train
 
-The data set's file names are enough: they tell the steps of a run, and which organelles a batch labels. One step of
-each network is then taken on the CPU, with random pixels, in the number formats that CUDA's autocast would choose.
+The data set's file names are enough: they tell the steps of a run, and which organelles a batch labels. Two steps of
+each network, with about the mean number of targets and with the most, are then taken on the CPU, with random pixels, in the number formats that CUDA's autocast would choose.
 Counted, not timed: its floating-point operations, the bytes that each operation reads and writes, and the largest sum
 of all tensors that live at the same time. Hours are arithmetic: each operation lasts as long as its multiplications
 and additions take at COMPUTE_SHARE of the GPU's dense bfloat16 peak (float32: half of it), or its bytes at
@@ -11,6 +11,8 @@ BANDWIDTH_SHARE of the memory's bandwidth, whichever is longer. Both shares are 
 """
 
 import argparse
+import tempfile
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,14 +29,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from model.images import write_plane
 from model.labels import Organelle
 from model.networks.layers import InstanceNorm
 from model.precision import Precision
+from model.preprocessing import Preprocessing
 from training.batches import Batch
 from training.config import RunConfig
-from training.index import Index, hold_out
+from training.index import Field, Index, hold_out
 from training.options import RECIPE_FOLDER, parse
 from training.pix2pix_module import Pix2PixModule
+from training.plane_cache import read_input
 from training.sampling import BalancedSampler, Pick
 from training.scan import scan
 
@@ -41,6 +47,7 @@ COMPUTE_SHARE = 0.5
 BANDWIDTH_SHARE = 0.8
 DRAWS = 1000
 WARM_UP_CROP = 64
+LARGEST_PLANE = 2048
 
 LIGHT_MY_CELLS = str(RECIPE_FOLDER / "light_my_cells.toml")
 UNETPLUSPLUS = str(RECIPE_FOLDER / "unetplusplus.toml")
@@ -182,12 +189,48 @@ def count_step(config: RunConfig, picks: Sequence[Pick]) -> tuple[CostCounter, i
     return counter, sum(tensor.nbytes for tensor in state)
 
 
+def validation_bytes(config: RunConfig) -> int:
+    """The largest sum of living tensors while a plane of LARGEST_PLANE is predicted, from one of a crop's size."""
+    module = Pix2PixModule(config, torch.device("cpu"))
+    module.precision = Precision.BF16
+    field = Field("", 0, config.modalities[0], {}, dict.fromkeys(Organelle, Path()))
+    batch = batch_of([Pick(field, 0)], config.crop)
+    with torch.no_grad(), as_on_cuda(), CostCounter([batch.x_B1YX]) as counter:
+        module.predict(module.eval_network.eval(), batch)
+    return counter.peak_bytes * LARGEST_PLANE**2 // config.crop**2
+
+
+def reading_seconds(config: RunConfig) -> float:
+    """Seconds of one core to read and normalize a plane of LARGEST_PLANE."""
+    noise = np.random.default_rng(0).normal(3000, 100, (LARGEST_PLANE, LARGEST_PLANE)).astype(np.uint16)
+    preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image_1_BF_z0.ome.tiff"
+        write_plane(path, noise, channel="BF", pixel_size_um=(0.1, 0.1))
+        seconds = []
+        for _ in range(5):
+            began = time.process_time()
+            read_input(path, preprocessing)
+            seconds.append(time.process_time() - began)
+    return min(seconds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder in the challenge's layout; names are enough")
     options = parser.parse_args()
     index = scan([options.data])
-    print("| | steps | samples, targets a batch | TFLOP | GB moved | GB alive | GB state |\n|" + "---|" * 7)
+    head = (
+        "steps",
+        "inputs a field",
+        "samples, targets a batch",
+        "TFLOP",
+        "GB moved",
+        "GB alive",
+        "validating",
+        "state",
+    )
+    print(f"| | {' | '.join(head)} |\n|" + "---|" * (1 + len(head)))
     hours: dict[str, list[str]] = {gpu.name: [] for gpu in GPUS}
     for name, arguments in RUNS.items():
         config, _ = parse([*arguments, "--data", str(options.data), "--output", "unused"])
@@ -197,8 +240,9 @@ def main() -> None:
         counter, state = count_step(config, mean)
         peak = count_step(config, most)[0].peak_bytes
         moved = sum(moved for _, moved in counter.operations)
-        cells = [f"{steps:,}", f"{len(mean)}, {pairs:.1f}", f"{counter.flop / 1e12:.2f}", f"{moved / 1e9:.0f}"]
-        cells += [f"{peak / 1e9:.1f}", f"{state / 1e9:.2f}"]
+        cells = [f"{steps:,}", f"{training.inputs() / len(training.fields):.1f}", f"{len(mean)}, {pairs:.1f}"]
+        cells += [f"{counter.flop / 1e12:.2f}", f"{moved / 1e9:.0f}", f"{peak / 1e9:.1f}"]
+        cells += [f"{validation_bytes(config) / 1e9:.1f}", f"{state / 1e9:.2f}"]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
         for gpu in GPUS:
             seconds = counter.seconds(gpu)
@@ -207,7 +251,8 @@ def main() -> None:
     print("\nHours (a step, and the share of the GPU's peak that this is):\n")
     print("| | " + " | ".join(RUNS) + " |\n|" + "---|" * (1 + len(RUNS)))
     for gpu_name, cells in hours.items():
-        print(f"| {gpu_name} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {gpu_name} | " + " | ".join(cells) + " |")
+    print(f"\nReading a plane of {LARGEST_PLANE}²: {reading_seconds(config):.3f} s of one core.")
 
 
 if __name__ == "__main__":
