@@ -1,0 +1,93 @@
+"""Prediction on a cluster: the script of docs/cluster.md, on a real Slurm of one node."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slurm_cluster import slurm
+from test_inference import FAST, ROOT
+
+from model.command_line import main
+from model.images import write_plane
+
+__all__ = ["slurm"]
+
+APPTAINER = "apptainer exec --nv labelling.sif python3 /opt/app/inference.py"
+LIMIT_S = 180
+
+
+def write_images(folder: Path, count: int) -> set[str]:
+    """Images that take some tenths of a second each, so that a process can be killed in the middle of them."""
+    folder.mkdir()
+    names = {f"{number:02d}" for number in range(count)}
+    for number, name in enumerate(sorted(names)):
+        pixels = np.random.default_rng(number).integers(0, 65536, (300, 300), dtype=np.uint16)
+        write_plane(folder / f"{name}.tiff", pixels, channel="BF", pixel_size_um=(0.1, 0.1))
+    return names
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.tiff"))}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def processes(*words: str) -> list[int]:
+    """Processes whose command line holds all these words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended
+            continue
+        if all(word in line for word in words):
+            found.append(int(folder.name))
+    return found
+
+
+def script_of_the_page(command: str) -> str:
+    """The sbatch script of docs/cluster.md, with another command in place of Apptainer's."""
+    (script,) = re.findall(r"```bash\n(#!.*?)```", (ROOT / "docs/cluster.md").read_text(), flags=re.DOTALL)
+    assert script.count(APPTAINER) == 1 and len(script.splitlines()) <= 10
+    return script.replace(APPTAINER, command)
+
+
+@pytest.mark.slow
+def test_the_array_of_the_page_goes_on_where_a_task_was_killed(
+    tmp_path: Path, resources: Path, slurm: dict[str, str]
+) -> None:
+    names = write_images(tmp_path / "images", 12)
+    (tmp_path / "images.txt").write_text("".join(f"{name}.tiff\n" for name in sorted(names)))
+    given = ["--resources", str(resources), *FAST]
+    python = shlex.join([sys.executable, str(ROOT / "inference.py"), *given])
+    (tmp_path / "job.sh").write_text(script_of_the_page(python))
+    submit = ["sbatch", "--parsable", "--array=1-2", "job.sh"]
+    done = subprocess.run(submit, cwd=tmp_path, env=slurm, capture_output=True, text=True, check=True)
+    output = tmp_path / "predictions"
+    wait_for(lambda: list(output.rglob("*.tiff")) and processes(str(ROOT / "inference.py"), "--shard 1/2"))
+    wait_for(lambda: "[2/" in (tmp_path / "labelling_1.log").read_text())
+    (victim,) = processes(str(ROOT / "inference.py"), "--shard 1/2")
+    os.kill(victim, signal.SIGKILL)
+    queue = ["squeue", "-h", "-j", done.stdout.strip()]
+    wait_for(lambda: not subprocess.run(queue, env=slurm, capture_output=True, text=True).stdout)
+    first, second = ((tmp_path / f"labelling_{task}.log").read_text() for task in (1, 2))
+    assert "Killed" in first and first.count("Found") == 2, first
+    assert re.search(r"\b2 already predicted|[3-9] already predicted", first), first
+    assert second.count("Found") == 1, second
+    assert not list(output.glob(".attempts"))
+    single = tmp_path / "single"
+    assert main(["--input", str(tmp_path / "images"), "--output", str(single), *given]) == 0
+    assert files(output) == files(single) and len(files(single)) == 4 * len(names)
