@@ -22,13 +22,12 @@ _DAEMONS = ("munged", "slurmctld", "slurmd")
 _SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 _START_S = 60
 
-# GPUs are placeholders; of a device file Slurm takes the number for CUDA_VISIBLE_DEVICES. A job that is requeued waits
-# until its credential has expired.
+# GPUs are placeholders: of a device file Slurm takes the number for CUDA_VISIBLE_DEVICES.
 _CONFIGURATION = """
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
-AuthInfo=socket={folder}/munge,cred_expire=3
+AuthInfo=socket={folder}/munge
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 StateSaveLocation={folder}/state
@@ -44,6 +43,7 @@ SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=1000
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 SlurmdParameters=config_overrides
 GresTypes=gpu
@@ -53,7 +53,7 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE
 """
 
 
-class SlurmUnavailable(Exception):
+class SlurmUnavailableError(Exception):
     """Why there can be no cluster on this machine."""
 
 
@@ -61,14 +61,14 @@ class SlurmUnavailable(Exception):
 def one_node_slurm() -> Iterator[Path]:
     """Run a cluster with one partition, ``main``, of eight CPUs and two placeholder GPUs; yields its slurm.conf.
 
-    Raises SlurmUnavailable where the packages ``slurm-wlm`` and ``munge`` or the rights of root are missing.
+    Raises SlurmUnavailableError where the packages ``slurm-wlm`` and ``munge`` or the rights of root are missing.
     """
     programs = {name: shutil.which(name, path=_SEARCHED) for name in _DAEMONS}
     missing = [name for name, path in programs.items() if path is None]
     if missing:
-        raise SlurmUnavailable(f"{', '.join(missing)} not installed (Debian: slurm-wlm, munge)")
+        raise SlurmUnavailableError(f"{', '.join(missing)} not installed (Debian: slurm-wlm, munge)")
     if os.geteuid():
-        raise SlurmUnavailable("only root can run a cluster")
+        raise SlurmUnavailableError("only root can run a cluster")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))  # a short path, for a socket
         folder.chmod(0o755)
@@ -97,7 +97,7 @@ def slurm() -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         try:
             configuration = stack.enter_context(one_node_slurm())
-        except SlurmUnavailable as error:
+        except SlurmUnavailableError as error:
             pytest.skip(str(error))
         yield os.environ | {"SLURM_CONF": str(configuration)}
 
@@ -111,7 +111,7 @@ def _write_configuration(folder: Path) -> Path:
         try:
             os.mknod(folder / f"gpu{number}", stat.S_IFCHR | 0o666, Path("/dev/null").stat().st_rdev)
         except PermissionError as error:
-            raise SlurmUnavailable("placeholder GPUs need the right to make device files") from error
+            raise SlurmUnavailableError("placeholder GPUs need the right to make device files") from error
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-1]\n")
     with socket.socket() as first, socket.socket() as second:
         ports = []

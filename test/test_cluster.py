@@ -74,15 +74,19 @@ def test_the_array_of_the_page_goes_on_where_a_task_was_killed(
     given = ["--resources", str(resources), *FAST]
     python = shlex.join([sys.executable, str(ROOT / "inference.py"), *given])
     (tmp_path / "job.sh").write_text(script_of_the_page(python))
-    submit = ["sbatch", "--parsable", "--array=1-2", "job.sh"]
-    done = subprocess.run(submit, cwd=tmp_path, env=slurm, capture_output=True, text=True, check=True)
+
+    def call(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, env=slurm, capture_output=True, text=True).stdout.strip()
+
+    job = call("sbatch", "--parsable", "--array=1-2", "job.sh")
     output = tmp_path / "predictions"
     wait_for(lambda: list(output.rglob("*.tiff")) and processes(str(ROOT / "inference.py"), "--shard 1/2"))
     wait_for(lambda: "[2/" in (tmp_path / "labelling_1.log").read_text())
     (victim,) = processes(str(ROOT / "inference.py"), "--shard 1/2")
     os.kill(victim, signal.SIGKILL)
-    queue = ["squeue", "-h", "-j", done.stdout.strip()]
-    wait_for(lambda: not subprocess.run(queue, env=slurm, capture_output=True, text=True).stdout)
+    wait_for(lambda: call("squeue", "-h", "-j", f"{job}_1", "-o", "%r") == "BeginTime")
+    call("scontrol", "update", f"JobId={job}_1", "StartTime=now")  # Slurm waits two minutes otherwise
+    wait_for(lambda: not call("squeue", "-h", "-j", job))
     first, second = ((tmp_path / f"labelling_{task}.log").read_text() for task in (1, 2))
     assert "Killed" in first and first.count("Found") == 2, first
     assert re.search(r"\b2 already predicted|[3-9] already predicted", first), first
