@@ -34,6 +34,11 @@ def serve() -> int:
     return run(f"{__package__}.server")
 
 
+def distribute() -> int:
+    """Run ``distribute.py``; returns its exit code."""
+    return run(f"{__package__}.distribution.command_line")
+
+
 def run(module: str) -> int:
     """Run a command so that it answers SIGINT and SIGTERM at any moment.
 
