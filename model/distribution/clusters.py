@@ -23,13 +23,16 @@ IMAGES_A_TASK = 16
 JOB_LOGS = ".jobs"
 """Folder of the jobs' logs in the output folder."""
 
+CLOSING_S = 20
+"""How long workers may take to end."""
+
 JOB_CLUSTERS = {"slurm": SLURMCluster, "pbs": PBSCluster, "lsf": LSFCluster, "sge": SGECluster}
 
 _CONFIGURATION = {
     # An image that ends its process costs two deaths, then it is left out; see `attempts`.
     "distributed.scheduler.allowed-failures": 2 * IMAGES_A_TASK,
     "distributed.scheduler.worker-saturation": 1.0,  # no task waits at a worker that may die of another one
-    "distributed.deploy.lost-worker-timeout": "120s",  # starting again takes a while where others compute
+    "distributed.deploy.lost-worker-timeout": "60s",  # starting again takes a while where others compute
 }
 _WHOLE_PROCESS = {"nthreads": 1, "memory_limit": 0}  # `predict_cases` has its own threads and keeps freed memory
 
@@ -46,7 +49,7 @@ def open_cluster(options: argparse.Namespace) -> Iterator[SpecCluster]:
         yield cluster
     finally:
         with suppress(Exception):  # the work is done or given up; what is left ends with this process
-            cluster.close(timeout=20)
+            cluster.close(timeout=CLOSING_S)
 
 
 def threads_per_worker(options: argparse.Namespace) -> int:
@@ -116,7 +119,7 @@ def _jobs(options: argparse.Namespace) -> SpecCluster:
         cluster.sync(cluster._correct_state)  # as `scale` does, but with the error of a job that is refused
     except Exception:
         with suppress(Exception):
-            cluster.close(timeout=20)
+            cluster.close(timeout=CLOSING_S)
         raise
     return cluster
 

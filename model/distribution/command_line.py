@@ -73,7 +73,7 @@ def distribute(options: argparse.Namespace) -> int:
 @contextmanager
 def by_workers(cases: Cases, options: argparse.Namespace) -> Iterator[Iterable[Outcome]]:
     """Predict by the workers that the options ask for."""
-    where = f"{options.workers} workers" + (f" ({options.scheduler})" if options.scheduler else "")
+    where = f"{options.workers} worker{'' if options.workers == 1 else 's'} ({options.scheduler or 'this machine'})"
     with open_predictor(options, "cpu") as predictor:  # what is wrong with the networks is said before any job waits
         log_networks(predictor, options, where)
     worker_options = WorkerOptions(

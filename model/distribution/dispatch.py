@@ -25,7 +25,8 @@ LOST_S = 120.0
 """How long there may be no worker before it is asked whether any will come."""
 
 _RETRIES = 2  # of a task whose worker cannot use its device or the networks
-_WAKE_UP_S = 1.0
+_CHECK_S = 1.0
+_GO_ON = "the same command goes on with what is left."
 
 
 class LostError(UserError):
@@ -48,7 +49,7 @@ class Dispatcher:
         self._client, self._cluster, self._workers, self._options = client, cluster, workers, options
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._tasks: dict[int, _Task] = {}
-        self._seen_worker = time.monotonic()
+        self._checked = self._seen_worker = time.monotonic()
         client.subscribe_topic(TOPIC, lambda event: self._messages.put(pickle.loads(event[1])))
         self._watch = _Watch(self._messages)
         cluster.scheduler.add_plugin(self._watch)
@@ -77,6 +78,8 @@ class Dispatcher:
                 self._submit(next(numbers), part)
             if not self._tasks:
                 return
+            if time.monotonic() - self._checked > _CHECK_S:
+                self._check_workers()
             yield from self._next_outcomes()
 
     def _submit(self, number: int, cases: Sequence[Case]) -> None:
@@ -87,11 +90,10 @@ class Dispatcher:
         future.add_done_callback(lambda future: self._messages.put((number, future)))
 
     def _next_outcomes(self) -> Iterator[Outcome]:
-        """Wait for the next message of a worker, of Dask or of the clock."""
+        """Wait for the next message of a worker or of Dask; a second at most."""
         try:
-            message = self._messages.get(timeout=_WAKE_UP_S)
+            message = self._messages.get(timeout=_CHECK_S)
         except queue.Empty:
-            self._check_workers()
             return
         match message:
             case logging.LogRecord():
@@ -109,7 +111,7 @@ class Dispatcher:
         """Name the images of a task that cannot be done."""
         error = future.exception() if future.status == "error" else None
         if error is None:
-            raise LostError("Dask's scheduler has ended; the same command goes on with what is left.")
+            raise LostError(f"Dask's scheduler has ended; {_GO_ON}")
         if isinstance(error, UserError):
             raise error
         if isinstance(error, KilledWorker):
@@ -120,9 +122,9 @@ class Dispatcher:
 
     def _check_workers(self) -> None:
         """Replace lost workers; LostError where none is there, and none will come."""
-        now = time.monotonic()
+        now = self._checked = time.monotonic()
         if self._client.status != "running":
-            raise LostError("Dask's scheduler has ended; the same command goes on with what is left.")
+            raise LostError(f"Dask's scheduler has ended; {_GO_ON}")
         if len(self._cluster.workers) < self._workers:
             self._cluster.scale(self._workers)
         if self._cluster.scheduler.workers:
@@ -130,8 +132,7 @@ class Dispatcher:
         elif now - self._seen_worker > LOST_S:
             if all_jobs_ended(self._cluster):
                 raise LostError(
-                    f"All {self._workers} workers have ended (logs of jobs: {JOB_LOGS} in the output folder); "
-                    "the same command goes on with what is left."
+                    f"No worker is left (a job's log is in the folder {JOB_LOGS} of the output folder); {_GO_ON}"
                 )
             log.info("No worker is there; the jobs wait in the cluster's queue.")
             self._seen_worker = now

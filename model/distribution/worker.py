@@ -8,11 +8,13 @@ import logging
 import logging.handlers
 import pickle
 import queue
+import signal
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
 import torch
 from distributed import Worker, WorkerPlugin, get_worker
@@ -90,11 +92,22 @@ class PrepareWorker(WorkerPlugin):  # type: ignore[misc]  # Dask's types are not
         package_log.handlers = [_ToClient(worker)]
         package_log.setLevel(logging.INFO)
         package_log.propagate = False
+        signal.signal(signal.SIGTERM, _end)  # of a job that is cancelled or at its time limit
 
     def teardown(self, worker: Worker) -> None:
-        """Take back the markers: an orderly end, as at a job's time limit, is no fault of an image."""
-        if _attempts is not None:
-            _attempts.close()
+        """Take back the markers: an orderly end is no fault of an image."""
+        _forget_attempts()
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    _forget_attempts()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+def _forget_attempts() -> None:
+    if _attempts is not None:
+        _attempts.close()
 
 
 class _ToClient(logging.handlers.QueueHandler):
