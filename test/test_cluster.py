@@ -1,4 +1,4 @@
-"""Prediction on a cluster: the script of docs/cluster.md, on a real Slurm of one node."""
+"""Prediction on a cluster: the array of docs/cluster.md, and Dask's jobs, on a real Slurm of one node."""
 
 import os
 import re
@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from slurm_cluster import slurm
-from test_inference import FAST, ROOT
+from test_distribute import DEADLY
+from test_inference import FAST, ROOT, write_image
 
 from model.command_line import main
+from model.distribution import dispatch
+from model.distribution.command_line import main as distribute
 from model.images import write_plane
 
 __all__ = ["slurm"]
@@ -95,3 +98,75 @@ def test_the_array_of_the_page_goes_on_where_a_task_was_killed(
     single = tmp_path / "single"
     assert main(["--input", str(tmp_path / "images"), "--output", str(single), *given]) == 0
     assert files(output) == files(single) and len(files(single)) == 4 * len(names)
+
+
+JOBS = ["--workers", "2", "--slurm", "--partition", "main", "--cpus", "1", "--memory", "2GB"]
+
+
+@pytest.mark.slow
+def test_jobs_of_dask_where_images_kill_their_workers(
+    tmp_path: Path, resources: Path, slurm: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harmless = ("a", "b", "c", "once", "p", "q", "r")
+    for name in (*harmless, "killer"):
+        write_image(tmp_path / f"in/{name}.tiff")
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(DEADLY)
+    given = ["--input", str(tmp_path / "in"), "--resources", str(resources), *FAST]
+    command = [sys.executable, str(ROOT / "distribute.py"), *given, "--output", str(tmp_path / "out"), *JOBS, "--gpu"]
+    environment = slurm | {"PYTHONPATH": str(tmp_path / "hook")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert (tmp_path / "in/once.tiff.killed").exists()
+    assert done.stderr.count("A worker ended") == 3  # once, and twice the image that always kills
+    assert "killer.tiff: 2 runs ended while they predicted it" in done.stderr.splitlines()[-1]
+    (tmp_path / "in/killer.tiff").unlink()
+    assert main([*given, "--output", str(tmp_path / "single")]) == 0
+    assert files(tmp_path / "out") == files(tmp_path / "single") and len(files(tmp_path / "out")) == 4 * len(harmless)
+    wait_for(lambda: not subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_cancelled_is_replaced(
+    tmp_path: Path, resources: Path, slurm: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = write_images(tmp_path / "in", 8)
+    given = ["--input", str(tmp_path / "in"), "--resources", str(resources), *FAST]
+    one = ["--workers", "1", *JOBS[2:]]
+    command = [sys.executable, str(ROOT / "distribute.py"), *given, "--output", str(tmp_path / "out"), *one]
+    process = subprocess.Popen(command, env=slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list((tmp_path / "out").rglob("*.tiff")))
+    subprocess.run(["scancel", "--user=root"], env=slurm, check=True)
+    wait_for(lambda: not list((tmp_path / "out").glob(".attempts/*")))  # the worker takes them back
+    out, errors = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, errors.count("A worker ended")) == (0, 1), out + errors
+    assert "comes now, alone" not in out
+    assert {path.stem for path in (tmp_path / "out").rglob("*.tiff")} == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "code", "message"),
+    [
+        (["--partition", "nowhere"], 2, "The workers cannot be started: sbatch: error: invalid partition"),
+        ([], 1, "No worker is left (a job's log is in the folder .jobs of the output folder)"),
+    ],
+)
+def test_jobs_that_cannot_run_are_the_end(
+    tmp_path: Path,
+    resources: Path,
+    slurm: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: list[str],
+    code: int,
+    message: str,
+) -> None:
+    write_image(tmp_path / "in/a.tiff")
+    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
+    monkeypatch.setattr(dispatch, "LOST_S", 3.0)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")  # as on nodes without the environment
+    given = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
+    assert distribute([*given, *JOBS, *wrong]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)

@@ -175,7 +175,7 @@ def test_each_worker_has_a_gpu_and_its_threads(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_threads_are_divided_among_the_workers_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     assert threads_per_worker(options(cpus=None, workers=3)) == 5
     assert threads_per_worker(options(cpus=None, workers=99)) == 1
     assert threads_per_worker(options(cpus=None, scheduler="slurm")) == 4

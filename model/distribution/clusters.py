@@ -57,16 +57,18 @@ def threads_per_worker(options: argparse.Namespace) -> int:
     given: int | None = options.cpus
     if given:
         return given
-    return 4 if options.scheduler else max(1, len(os.sched_getaffinity(0)) // options.workers)
+    return 4 if options.scheduler else max(1, torch.get_num_threads() // options.workers)
 
 
 def all_jobs_ended(cluster: SpecCluster) -> bool:
-    """Whether no job is waiting or running any more, as far as that can be asked."""
-    jobs = [worker.job_id for worker in cluster.workers.values() if getattr(worker, "job_id", None)]
+    """Whether no job is waiting or running any more; of other schedulers than Slurm this is not asked."""
+    if not isinstance(cluster, JobQueueCluster):
+        return True
+    jobs = {job.job_id for job in list(cluster.workers.values())}
     if not jobs or shutil.which("squeue") is None:
-        return not isinstance(cluster, JobQueueCluster)
-    listed = subprocess.run(["squeue", "--noheader", f"--jobs={','.join(jobs)}"], capture_output=True, text=True)
-    return not listed.stdout.strip()
+        return False
+    listed = subprocess.run(["squeue", "--me", "--noheader", "--format=%A"], capture_output=True, text=True)
+    return listed.returncode == 0 and not jobs & set(listed.stdout.split())
 
 
 def _processes(options: argparse.Namespace) -> SpecCluster:
