@@ -31,23 +31,8 @@ from model.errors import UserError
 from model.images import write_plane
 from model.settings import InferenceSettings
 
-# In every process of the command: one that opens an image of these names for reading is killed, of "once" one time.
-DEADLY = """
-import os, signal, sys
-def kill(event, arguments):
-    if event != "open" or not isinstance(arguments[0], str) or os.path.basename(os.path.dirname(arguments[0])) != "in":
-        return
-    name = os.path.basename(arguments[0])
-    if name == "once.tiff":
-        try:
-            os.close(os.open(arguments[0] + ".killed", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-    if name in ("once.tiff", "killer.tiff"):
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(kill)
-"""
-
+DEADLY = str(ROOT / "test/deadly")
+"""As PYTHONPATH: images of certain names kill the process that opens them, for real."""
 
 FASTEST = InferenceSettings(overlap=0, rotations=1)
 
@@ -67,15 +52,8 @@ def run(folder: Path, resources: Path, *options: str, **environment: str) -> sub
     )
 
 
-def write_hook(folder: Path) -> Path:
-    """A value of PYTHONPATH that makes images deadly."""
-    (folder / "hook").mkdir()
-    (folder / "hook/sitecustomize.py").write_text(DEADLY)
-    return folder / "hook"
-
-
 def run_with_deaths(folder: Path, resources: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return run(folder, resources, *options, PYTHONPATH=str(write_hook(folder)))
+    return run(folder, resources, *options, PYTHONPATH=DEADLY)
 
 
 def single_process(folder: Path, resources: Path) -> int:
@@ -182,9 +160,9 @@ def test_threads_are_divided_among_the_workers_of_this_machine(monkeypatch: pyte
 
 
 @pytest.fixture
-def dispatcher(tmp_path: Path, resources: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatcher]:
+def dispatcher(resources: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatcher]:
     """With one worker, whose process is killed by an image of the name killer.tiff."""
-    monkeypatch.setenv("PYTHONPATH", str(write_hook(tmp_path)))
+    monkeypatch.setenv("PYTHONPATH", DEADLY)
     with open_cluster(options(workers=1)) as cluster, Client(cluster, set_as_default=False) as client:
         prepare_workers(client, 1)
         yield Dispatcher(client, cluster, 1, WorkerOptions(resources, "cpu", FASTEST, True, BatchOptions()))
