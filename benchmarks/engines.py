@@ -1,6 +1,7 @@
 """One batch by each way to divide it: does it end, with the same bytes, where a worker is killed or an image kills?
 
-Slurm's rows need a cluster; ``python test/slurm_cluster.py python -m benchmarks.engines`` brings one of one node.
+The bytes of a prediction depend on the number of threads on a CPU, so each way is compared with a single process of as
+many. Slurm's rows need a cluster; ``python test/slurm_cluster.py python -m benchmarks.engines`` brings one of one node.
 """
 
 import argparse
@@ -32,11 +33,11 @@ def inference(folder: Path, *options: str) -> list[str]:
     return [sys.executable, str(script), "--input", str(folder / "in"), "--output", str(folder / "out"), *options]
 
 
-def processes(count: int) -> Engine:
+def processes(count: int, threads: int) -> Engine:
     """So many processes with a shard each; one that is killed is started again."""
 
     def run(folder: Path, environment: dict[str, str]) -> None:
-        environment = environment | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // count))}
+        environment = environment | {"OMP_NUM_THREADS": str(threads)}
         shards = [inference(folder, "--shard", f"{number}/{count}") for number in range(1, count + 1)]
         running = [(command, start(command, environment, folder)) for command in shards]
         while running:
@@ -82,14 +83,16 @@ def start(command: Sequence[str], environment: dict[str, str], folder: Path) -> 
 
 
 JOBS = ("--slurm", "--workers", "2", "--cpus", "1", "--memory", "2GB")
-ENGINES: dict[str, Engine] = {
-    "single process": processes(1),
-    "`--shard`, 2 processes": processes(2),
-    "Dask, 1 worker": dask("--workers", "1"),
-    "Dask, 2 workers": dask("--workers", "2"),
-    "Slurm array, 2 tasks": slurm_array,
-    "Dask on Slurm, 2 jobs": dask(*JOBS),
+ENGINES: dict[str, tuple[int, Engine]] = {
+    "single process, 2 threads": (2, processes(1, 2)),
+    "single process, 1 thread": (1, processes(1, 1)),
+    "`--shard`, 2 processes": (1, processes(2, 1)),
+    "Dask, 1 worker": (2, dask("--workers", "1", "--cpus", "2")),
+    "Dask, 2 workers": (1, dask("--workers", "2", "--cpus", "1")),
+    "Slurm array, 2 tasks": (1, slurm_array),
+    "Dask on Slurm, 2 jobs": (1, dask(*JOBS)),
 }
+"""Threads of each process, and how to run it."""
 
 
 def predicted(folder: Path) -> dict[str, bytes]:
@@ -120,17 +123,18 @@ def main() -> None:
     print("| engine | done | identical | a worker killed | an image that kills | seconds | images a second |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        expected, _, _ = run(ENGINES["single process"], options.images, None, Path(scratch))
-        for title, engine in ENGINES.items():
+        expected: dict[int, dict[str, bytes]] = {}
+        for title, (threads, engine) in ENGINES.items():
             if "Slurm" in title and "SLURM_CONF" not in os.environ:
                 continue
             plain, seconds, _ = run(engine, options.images, None, Path(scratch))
+            expected.setdefault(threads, plain)  # the first of each number is the single process
             killed, _, _ = run(engine, options.images, KILLED, Path(scratch))
             poisoned, _, logs = run(engine, options.images, POISON, Path(scratch))
             named = f"{POISON}.tiff: 2 runs ended while they predicted it" in logs
             others = len(poisoned) == 4 * (options.images - 1)
             print(
-                f"| {title} | {len(plain) // 4} of {options.images} | {yes(plain == expected)} "
+                f"| {title} | {len(plain) // 4} of {options.images} | {yes(plain == expected[threads])} "
                 f"| {yes(len(killed) == 4 * options.images)} | {yes(named and others)} "
                 f"| {seconds:.1f} | {options.images / seconds:.1f} |",
                 flush=True,

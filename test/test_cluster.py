@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from slurm_cluster import slurm
 from test_distribute import DEADLY
 from test_inference import FAST, ROOT, write_image
@@ -96,11 +97,13 @@ def test_the_array_of_the_page_goes_on_where_a_task_was_killed(
     assert second.count("Found") == 1, second
     assert not list(output.glob(".attempts"))
     single = tmp_path / "single"
-    assert main(["--input", str(tmp_path / "images"), "--output", str(single), *given]) == 0
+    alone = [sys.executable, str(ROOT / "inference.py"), "--input", "images", "--output", "single", *given]
+    subprocess.run(alone, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "4"}, check=True)  # as the page's tasks
     assert files(output) == files(single) and len(files(single)) == 4 * len(names)
 
 
-JOBS = ["--workers", "2", "--slurm", "--partition", "main", "--cpus", "1", "--memory", "2GB"]
+JOBS = ["--workers", "2", "--slurm", "--partition", "main", "--memory", "2GB"]
+THREADS = ["--cpus", str(torch.get_num_threads())]  # the bytes depend on it
 
 
 @pytest.mark.slow
@@ -109,7 +112,16 @@ def test_jobs_of_dask_where_images_kill_their_workers(tmp_path: Path, resources:
     for name in (*harmless, "killer"):
         write_image(tmp_path / f"in/{name}.tiff")
     given = ["--input", str(tmp_path / "in"), "--resources", str(resources), *FAST]
-    command = [sys.executable, str(ROOT / "distribute.py"), *given, "--output", str(tmp_path / "out"), *JOBS, "--gpu"]
+    command = [
+        sys.executable,
+        str(ROOT / "distribute.py"),
+        *given,
+        "--output",
+        str(tmp_path / "out"),
+        *JOBS,
+        *THREADS,
+        "--gpu",
+    ]
     environment = slurm | {"PYTHONPATH": DEADLY}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, cwd=tmp_path)
     assert done.returncode == 1, done.stderr

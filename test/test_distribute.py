@@ -46,7 +46,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def run(folder: Path, resources: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "distribute.py"), *given(folder, resources), *options]
+    threads = ["--cpus", str(torch.get_num_threads())]  # the bytes depend on it
+    command = [sys.executable, str(ROOT / "distribute.py"), *given(folder, resources), *threads, *options]
     return subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=240, cwd=ROOT.parent
     )
@@ -109,6 +110,15 @@ def test_an_image_that_kills_its_worker_is_named_and_the_others_are_done(tmp_pat
     assert "1 of 7 images failed" in done.stderr.splitlines()[-1]
     assert "killer.tiff: 2 runs ended while they predicted it" in done.stderr.splitlines()[-1]
     assert {path.stem for path in (tmp_path / "out").rglob("*.tiff")} == harmless
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_image(tmp_path / f"in/{name}.tiff")
+    assert run(tmp_path, ROOT / "resources", "--workers", "2").returncode == 0
+    assert single_process(tmp_path, ROOT / "resources") == 0
+    assert files(tmp_path / "out") == files(tmp_path / "single") and len(files(tmp_path / "out")) == 4 * 4
 
 
 @pytest.mark.slow
