@@ -35,7 +35,7 @@ class Verdict:
     values : tuple of float
         One a seed: the difference of the two sides, or the value that is bounded.
     held : bool or None
-        None: the seeds do not agree.
+        None: the seeds do not agree, or there are no such scores.
     """
 
     check: str
@@ -65,7 +65,8 @@ def _judge(check: Check, scores: Scores) -> Verdict:
         values = tuple(b - t for b, t in zip(better, than, strict=True))
         fulfilled = [value > 0 for value in values]
         words = f"{check.metric} of {_words(check.better)} over {_words(check.than)}"
-    held = True if all(fulfilled) else False if not any(fulfilled) else None
+    known = not any(map(math.isnan, values))
+    held = True if all(fulfilled) else False if known and not any(fulfilled) else None
     return Verdict(words, values, held)
 
 
@@ -118,6 +119,8 @@ def draw(claim: Claim, seed: int, planes: Path, runs: Path, path: Path) -> None:
     figure, axes = plt.subplots(
         len(claim.figure), len(columns), figsize=(2.2 * len(columns), 2.35 * len(claim.figure)), squeeze=False
     )
+    for title, axis in zip(columns, axes[0], strict=True):
+        axis.set_title(title, fontsize=9)
     for row, entry in zip(axes, claim.figure, strict=True):
         modality, organelle = Modality(entry.split("/")[0]), Organelle(entry.split("/")[1])
         image = _example(planes, modality)
@@ -128,12 +131,10 @@ def draw(claim: Claim, seed: int, planes: Path, runs: Path, path: Path) -> None:
         for method in claim.methods:
             predicted = read_image(prediction_file(method, seed, planes, runs, image, organelle)).pixels
             pictures.append((f"PCC {pcc(predicted, truth):.2f}", predicted))
-        for axis, title, (score, picture) in zip(row, columns, pictures, strict=True):
+        for axis, (score, picture) in zip(row, pictures, strict=True):
             axis.imshow(np.clip(normalize(picture), 0, 1), cmap="gray", vmin=0, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
-            if row is axes[0]:
-                axis.set_title(title, fontsize=9)
             axis.set_xlabel(score, fontsize=8)
         row[0].set_ylabel(f"{modality}, {organelle}", fontsize=9)
     figure.tight_layout(pad=0.4)
