@@ -22,8 +22,6 @@ NORMALIZED_CLIP = 2.0  # dust and reflections reach far beyond the [2, 98] perce
 SMALLEST_CONTRAST = 1e-3
 
 TARGET_PERCENTILES = (2.0, 99.8)  # the challenge's own normalisation
-BLANK_TARGET = -0.75
-"""What a target without structures is under `TargetNormalization.PERCENTILE`."""
 TARGET_RANGE = (-0.25, 1.75)  # width 2, so that it fits tanh; the metric's [0, 1] lies at [-0.75, 0.25]
 
 
@@ -76,6 +74,10 @@ def normalize_input(
     return np.clip(scaled, -NORMALIZED_CLIP, NORMALIZED_CLIP)
 
 
+BLANK_TARGET = {TargetNormalization.LINEAR: -1.0, TargetNormalization.PERCENTILE: -0.75}
+"""What the background of a target, or a target without structures, becomes."""
+
+
 def normalize_target(image: Grey, scaling: TargetNormalization) -> NDArray[np.float32]:
     """Scale a fluorescence plane (Y, X) of 16-bit grey values to float32 (Y, X) in [-1, 1].
 
@@ -88,7 +90,7 @@ def normalize_target(image: Grey, scaling: TargetNormalization) -> NDArray[np.fl
     if high <= low:
         return np.zeros(image.shape, dtype=np.float32)
     relative = (np.asarray(image, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
-    scaled: NDArray[np.float32] = np.clip(relative, *TARGET_RANGE) + np.float32(BLANK_TARGET)
+    scaled: NDArray[np.float32] = np.clip(relative, *TARGET_RANGE) - np.float32(0.75)
     return scaled
 
 

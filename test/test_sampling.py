@@ -128,7 +128,7 @@ def test_missing_labels_as_blank_targets() -> None:
     assert batch.organelles == (M, N, T) and batch.labelled_BC.all() and not adaptive.labelled_BC.all()
     columns = [batch.organelles.index(organelle) for organelle in adaptive.organelles]
     assert torch.equal(batch.y_BCYX[:, columns][adaptive.labelled_BC], adaptive.y_BCYX[adaptive.labelled_BC])
-    assert (batch.y_BCYX[:, columns][~adaptive.labelled_BC] == BLANK_TARGET).all()
+    assert (batch.y_BCYX[:, columns][~adaptive.labelled_BC] == BLANK_TARGET[TargetNormalization.LINEAR]).all()
 
 
 def test_complete_fields_have_all_labels_of_their_modality() -> None:

@@ -267,7 +267,6 @@ def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path
         (["--pixel-size", "2", "1"], "--pixel-size-um is [2.0, 1.0]: expected the smaller one first."),
         (["--steps", "0", "--decay-steps", "0"], "--schedule steps lasts 0 in all, expected more than 0."),
         (["--appearance.noise", "1"], "--appearance.noise is given, expected --input-normalization flatfield"),
-        (["--partial-labels", "blank"], "--partial-labels blank is given, expected --target-normalization percentile"),
         (["--freeze", "encoder"], "--freeze encoder is given without --init"),
         (["--specimens", "cells"], "--specimens is given, expected also --pixel-size MIN MAX"),
         (["--init", "none.safetensors"], "none.safetensors: found no readable file"),

@@ -127,7 +127,9 @@ class FieldBatches:
                 target = self._cache.target(pick.field, organelle, shape)
                 batch.put_target(b, organelle, augmentation.apply(target, crop))
             for organelle in self._always - pick.field.labels.keys():
-                batch.put_target(b, organelle, np.full((crop, crop), BLANK_TARGET, np.float32))
+                batch.put_target(
+                    b, organelle, np.full((crop, crop), BLANK_TARGET[self._config.target_normalization], np.float32)
+                )
         return batch.build()
 
     def notes(self) -> dict[str, str]:

@@ -264,8 +264,6 @@ class TrainingConfig:
             raise UserError(f"--lambda-gan is {self.lambda_gan:g}, expected 0 for the recipe {self.recipe}.")
         if not (self.lambda_l1 or self.lambda_correlation):
             raise UserError("--lambda-l1 and --lambda-correlation are both 0, expected something to learn from.")
-        if self.partial_labels == "blank" and self.target_normalization is not TargetNormalization.PERCENTILE:
-            raise UserError("--partial-labels blank is given, expected --target-normalization percentile.")
         if self.freeze != "none" and self.init is None:
             raise UserError(f"--freeze {self.freeze} is given without --init, expected the weights to keep.")
 
