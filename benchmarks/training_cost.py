@@ -2,12 +2,13 @@
 
     python -m benchmarks.training_cost --data lmc_train
 
-The data set's file names are enough: they tell the steps of a run, and which organelles a batch labels. Two steps of
-each network, with about the mean number of targets and with the most, are then taken on the CPU, with random pixels, in the number formats that CUDA's autocast would choose.
-Counted, not timed: its floating-point operations, the bytes that each operation reads and writes, and the largest sum
-of all tensors that live at the same time. Hours are arithmetic: each operation lasts as long as its multiplications
-and additions take at COMPUTE_SHARE of the GPU's dense bfloat16 peak (float32: half of it), or its bytes at
-BANDWIDTH_SHARE of the memory's bandwidth, whichever is longer. Both shares are assumptions. Prints Markdown tables.
+The data set's file names are enough: they tell the steps of a run, and which organelles a batch labels. Each network
+then takes two steps on the CPU, with random pixels, in the number formats that CUDA's autocast would choose: with
+about the mean number of targets, and with the most. Counted, not timed: of the first its floating-point operations and
+the bytes that each operation reads and writes, of the second the largest sum of all tensors that live at the same
+time. Hours are arithmetic: each operation lasts as long as its multiplications and additions take at COMPUTE_SHARE of
+the GPU's dense bfloat16 peak (float32: half of it), or its bytes at BANDWIDTH_SHARE of the memory's bandwidth,
+whichever is longer. Both shares are assumptions. Prints Markdown tables.
 """
 
 import argparse
@@ -197,7 +198,8 @@ def validation_bytes(config: RunConfig) -> int:
     batch = batch_of([Pick(field, 0)], config.crop)
     with torch.no_grad(), as_on_cuda(), CostCounter([batch.x_B1YX]) as counter:
         module.predict(module.eval_network.eval(), batch)
-    return counter.peak_bytes * LARGEST_PLANE**2 // config.crop**2
+    peak: int = counter.peak_bytes
+    return round(peak * (LARGEST_PLANE / config.crop) ** 2)
 
 
 def reading_seconds(config: RunConfig) -> float:
@@ -220,17 +222,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder in the challenge's layout; names are enough")
     options = parser.parse_args()
     index = scan([options.data])
-    head = (
-        "steps",
-        "inputs a field",
-        "samples, targets a batch",
-        "TFLOP",
-        "GB moved",
-        "GB alive",
-        "validating",
-        "state",
-    )
-    print(f"| | {' | '.join(head)} |\n|" + "---|" * (1 + len(head)))
+    head = "steps | inputs a field | samples, targets a batch | TFLOP | GB moved | GB alive | GB validating | GB state"
+    print(f"| | {head} |\n|{'---|' * 9}")
     hours: dict[str, list[str]] = {gpu.name: [] for gpu in GPUS}
     for name, arguments in RUNS.items():
         config, _ = parse([*arguments, "--data", str(options.data), "--output", "unused"])
