@@ -51,12 +51,11 @@ WARM_UP_CROP = 64
 LARGEST_PLANE = 2048
 
 LIGHT_MY_CELLS = str(RECIPE_FOLDER / "light_my_cells.toml")
-UNETPLUSPLUS = str(RECIPE_FOLDER / "unetplusplus.toml")
 RUNS = {
     "pix2pix BF": ("--config", LIGHT_MY_CELLS, "--modality", "BF"),
     "pix2pix PC": ("--config", LIGHT_MY_CELLS, "--modality", "PC"),
     "pix2pix DIC": ("--config", LIGHT_MY_CELLS, "--modality", "DIC"),
-    "UNet++": ("--config", UNETPLUSPLUS, LIGHT_MY_CELLS, "--modality", "all"),
+    "UNet++": ("--config", LIGHT_MY_CELLS, "--modality", "all", "--recipe", "unetplusplus"),
 }
 """The options of docs/light-my-cells.md."""
 
