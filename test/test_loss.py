@@ -118,9 +118,9 @@ def test_gradient_of_an_unlabelled_decoder_is_exactly_zero(every_decoder: bool) 
 @pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus", "dynamic"])
 def test_step_leaves_unlabelled_heads_and_discriminators_as_they_were(recipe: str) -> None:
     module = Pix2PixModule(config(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), torch.device("cpu"))
-    module.step(batch([[True, True, True, True]], tuple(Organelle)), 1.0)  # Adam has moments for all of them
+    module.step([batch([[True, True, True, True]], tuple(Organelle))], 1.0)  # Adam has moments for all of them
     before = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in module._modules.items()}
-    module.step(batch([[True, False], [True, True]], (M, N)), 1.0)
+    module.step([batch([[True, False], [True, True]], (M, N))], 1.0)
     for name, part in module._modules.items():
         for key, value in part.state_dict().items():
             if any(f"{o.value}." in key for o in (T, A)):
@@ -165,7 +165,7 @@ def test_averaged_weights_follow_with_a_decay_that_grows() -> None:
     key = "decoders.nucleus.last.weight"
     expected = None
     for step in range(1, 9):
-        module.step(batch([[True], [True]], (N,)), 1.0)
+        module.step([batch([[True], [True]], (N,))], 1.0)
         decay = min(0.6, (1 + step) / (10 + step))
         now = module.network.state_dict()[key].clone()
         expected = now if expected is None else decay * expected + (1 - decay) * now
@@ -183,6 +183,6 @@ def test_a_step_learns(recipe: str) -> None:
     )
     smooth = batch([[True]], (N,))
     smooth.y_BCYX.copy_(smooth.x_B1YX * 0.5)
-    losses = [module.step(smooth, 1.0) for _ in range(25)]
+    losses = [module.step([smooth], 1.0) for _ in range(25)]
     assert losses[-1]["l1"] < 0.7 * losses[0]["l1"]
     assert ("discriminator" in losses[0]) == ("gan" in losses[0]) == (recipe == "pix2pix")

@@ -41,7 +41,7 @@ def test_every_batch_draws_equally_from_each_list(per_organelle: int) -> None:
     sampler = BalancedSampler(unbalanced(), per_organelle, seed=3)
     assert sampler.batch_size == 3 * per_organelle  # nothing is labelled actin: three lists
     for number in range(30):
-        picks, _ = sampler.draw(number)
+        (picks,) = sampler.draw(number)
         for organelle in (N, M, T):
             drawn = [p for p in picks if p.drawn_for is organelle]
             assert len(drawn) == per_organelle and all(organelle in p.field.labels for p in drawn)
@@ -115,7 +115,7 @@ def test_all_labels_of_a_field_enter_whatever_list_it_came_from() -> None:
 def test_stream_goes_on_where_it_was_left(workers: int) -> None:
     def batches(start: int, count: int) -> list[np.ndarray]:
         loader = Loader(source(unbalanced(), 1, 16, seed=7), start=start, workers=workers)
-        out = [next(loader).y_BCYX.numpy() for _ in range(count)]
+        out = [next(loader)[0].y_BCYX.numpy() for _ in range(count)]
         assert loader.next == start + count
         loader.close()
         return out

@@ -102,6 +102,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(Pix2PixModule, "step", interrupted)
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("recipe", ["pix2pix", "dynamic"])
 def test_resume_is_bit_for_bit_a_run_never_stopped(
     data: Path, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture
@@ -252,7 +256,6 @@ def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--output", "."], ".: is not empty, expected a new or empty folder, or --resume"),
         (["--output", "kept.txt"], "kept.txt: is a file, expected a new folder."),
-        (["--resume"], "run/config.toml: not found, expected the configuration of the run to resume"),
         (["--crop", "30"], "--crop is 30, expected a multiple of 4, at least 24."),
         (["--crop", "16"], "--crop is 16, expected a multiple of 4, at least 24."),
         (["--crop", "4", "--lambda-gan", "0"], "--crop is 4, expected a multiple of 4, at least 8."),
@@ -316,20 +319,37 @@ def test_resume_with_another_choice_or_other_data_is_refused(
 def test_a_run_that_died_before_its_first_state_can_be_begun_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(Pix2PixModule, "step", die)
+        patch.setattr(Pix2PixModule, "step", interrupt)
         run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=INTERRUPTED)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.toml", "log.csv", "tensorboard"}
-    capsys.readouterr()
-    assert main(["--resume", "--output", str(tmp_path / "run")]) == NOT_BEGUN
-    assert "state.pt: not found; the run ended before it saved a state, start it again" in capsys.readouterr().err
     run(data, tmp_path / "run", *NO_GAN, *ONE_STEP)
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
     run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=NOT_BEGUN)
     assert "run: is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_the_command_with_resume_begins_a_run_and_goes_on_with_it(
+    data: Path, tmp_path: Path, died: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    resume = ["--resume", "--output", str(tmp_path / "run")]
+    assert main(resume) == NOT_BEGUN
+    errors = capsys.readouterr().err
+    assert "run/config.toml: not found, expected the configuration of the run to resume" in errors
+    assert errors.count("\n") == 1 and not (tmp_path / "run").exists()
+    options = (*NO_GAN, *ONE_STEP, "--resume")
+    if died:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pix2PixModule, "step", interrupt)
+            run(data, tmp_path / "run", *options, code=INTERRUPTED)
+        assert main(resume) == DONE  # the options are in config.toml
+    else:
+        run(data, tmp_path / "run", *options)
+    assert "run/state.pt: not found, the run begins" in capsys.readouterr().out
+    assert state_of(tmp_path / "run")["module"]["steps"] == 1
+    run(data, tmp_path / "run", *options)
+    assert state_of(tmp_path / "run")["module"]["steps"] == 1
 
 
 @pytest.mark.parametrize(

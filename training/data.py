@@ -12,6 +12,7 @@ from simulation.renderer import SpecimenRenderer
 from training.batches import BatchSource, FieldBatches, SpecimenBatches
 from training.check import check
 from training.config import RunConfig
+from training.distributed import on_first_rank, world_size
 from training.index import Index, split
 from training.plane_cache import PlaneCache
 from training.scan import scan
@@ -33,6 +34,8 @@ class Data:
 def read_data(config: RunConfig) -> Data:
     """Index and check the data, hold fields out, and log what was found and what is left out.
 
+    Rank 0 alone reads all files.
+
     Parameters
     ----------
     config : RunConfig
@@ -44,17 +47,19 @@ def read_data(config: RunConfig) -> Data:
         Where nothing is left to learn from.
     """
     preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
-    index = _read_index(config, preprocessing)
+    index = on_first_rank(lambda: _read_index(config, preprocessing))
+    parts = config.accumulate * world_size()
     if config.specimens is not None:
         renderer = SpecimenRenderer(config.specimens, config.modalities)
         log.info("%d specimens to render, %d fields held out", len(renderer.store), len(index.fields))
-        return Data(SpecimenBatches(renderer, config), index, "simulated cells", examples=index)
+        return Data(SpecimenBatches(renderer, config, parts), index, "simulated cells", examples=index)
     training, validation = split(index, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
     if not training.fields:
         raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on.")
     log.info("%d fields to train on, %d held out by %s", len(training.fields), len(validation.fields), config.split_by)
     cache = PlaneCache(preprocessing, config.target_normalization, int(config.cache_gb * 2**30))
-    return Data(FieldBatches(training, cache, config), validation, origin(training, config.data), examples=training)
+    source = FieldBatches(training, cache, config, parts)
+    return Data(source, validation, origin(training, config.data), examples=training)
 
 
 def _read_index(config: RunConfig, preprocessing: Preprocessing) -> Index:

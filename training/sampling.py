@@ -1,7 +1,8 @@
 """Balanced batches: equally many samples from each labelled organelle's list in every batch (paper section 2.2).
 
-Batch number n is a pure function of (seed, n): no random state runs along, so the stream can be read ahead by
-threads, and a resumed run goes on with the very batch that comes next.
+Batch number n is a pure function of (seed, n), and sample s of it one of (seed, n, s): no random state runs along. So
+threads can read ahead, a resumed run goes on with the very batch that comes next, and a batch is the same whether one
+process learns from all of it or several from a part each.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,17 @@ from training.index import Field
 
 @dataclass(frozen=True)
 class Pick:
-    """One sample: its field, its plane, and the organelle from whose list it was drawn."""
+    """One sample: its number in the batch, its field, its plane, and the organelle from whose list it was drawn."""
 
+    sample: int
     field: Field
     z: int
     drawn_for: Organelle
+
+
+def sample_rng(seed: int, number: int, sample: int) -> np.random.Generator:
+    """Return the generator of one sample's augmentation, whoever draws the other samples of batch `number`."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, sample)))
 
 
 class BalancedSampler:
@@ -33,8 +40,10 @@ class BalancedSampler:
     ----------
     fields : sequence of Field
     per_organelle : int
-        Samples drawn from each list.
+        Samples drawn from each list for each part.
     seed : int
+    parts : int
+        Parts of a batch, each as balanced as the whole.
 
     Raises
     ------
@@ -42,25 +51,30 @@ class BalancedSampler:
         Where no field is labelled.
     """
 
-    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int) -> None:
+    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int, parts: int = 1) -> None:
         self.lists = {o: [f for f in fields if o in f.labels] for o in Organelle}
         self.lists = {o: listed for o, listed in self.lists.items() if listed}
         if not self.lists:
             raise UserError("the training part of the data holds no labelled field, expected at least one")
         self.per_organelle = per_organelle
         self.seed = seed
+        self.parts = parts
 
     @property
     def batch_size(self) -> int:
-        return self.per_organelle * len(self.lists)
+        """Samples of all parts."""
+        return self.parts * self.per_organelle * len(self.lists)
 
-    def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
-        """Draw the samples of batch `number`; the generator goes on with their augmentation."""
+    def draw(self, number: int) -> list[list[Pick]]:
+        """Draw the samples of batch `number`, part by part."""
         rng = np.random.default_rng([self.seed, number])
-        picks = []
+        parts: list[list[Pick]] = [[] for _ in range(self.parts)]
+        size = self.parts * self.per_organelle
         for organelle, listed in self.lists.items():
-            chosen = rng.choice(len(listed), self.per_organelle, replace=len(listed) < self.per_organelle)
-            for i in chosen:
+            first = sum(map(len, parts))
+            chosen = rng.choice(len(listed), size, replace=len(listed) < size)
+            for place, i in enumerate(chosen):
                 planes = list(listed[i].planes)
-                picks.append(Pick(listed[i], planes[int(rng.integers(len(planes)))], organelle))
-        return picks, rng
+                pick = Pick(first + place, listed[i], planes[int(rng.integers(len(planes)))], organelle)
+                parts[place // self.per_organelle].append(pick)
+        return parts
