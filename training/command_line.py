@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("Interrupted. The last saved state stands: --resume goes on from there.")
         return INTERRUPTED
     log.info(trainer.summary())
-    if interrupted:
+    if interrupted and distributed.rank() == 0:
         log.error("Interrupted. The state is saved: --resume goes on from there.")
     distributed.leave()
     return INTERRUPTED if interrupted else DONE

@@ -145,6 +145,7 @@ def _others_needed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"Rank {rank()} lost another rank, which ended; the last saved state stands: --resume goes on from there."
+            f"Rank {rank()} lost another rank ({reason}); the last saved state stands: --resume goes on from there."
         ) from error
