@@ -145,7 +145,7 @@ def _others_needed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(
             f"Rank {rank()} lost another rank ({reason}); the last saved state stands: --resume goes on from there."
         ) from error

@@ -49,9 +49,10 @@ class Pix2PixModule:
         self.config = config
         self.device = device
         self.precision = _precision(config, device)
+        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         # Gradients of fp16 would underflow without it; it skips a step whose gradients overflow.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is Precision.FP16)
-        self.network = build(config.architecture).to(device).train()
+        self.network = build(config.architecture).to(device, memory_format=layout).train()  # type: ignore[call-overload]
         if initial is not None:
             self.network.load_state_dict(initial.state_dict())
         if config.freeze == "encoder":
@@ -61,7 +62,8 @@ class Pix2PixModule:
         self.averaged = _moving_average(self.network, config.ema) if config.ema else None
         self.discriminators: Discriminators | None = None
         if config.lambda_gan:
-            self.discriminators = Discriminators(config.architecture.organelles, config.discriminator_width).to(device)
+            self.discriminators = Discriminators(config.architecture.organelles, config.discriminator_width)
+            self.discriminators.to(device, memory_format=layout)  # type: ignore[call-overload]
             copy_from_first_rank(self.discriminators)
         self.steps = 0
         self._modules: dict[str, nn.Module] = {"network": self.network}
