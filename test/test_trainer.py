@@ -111,6 +111,7 @@ def test_resume_is_bit_for_bit_a_run_never_stopped(
     data: Path, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture
 ) -> None:
     options = ("--recipe", recipe, "--dropout", "0.2", "--ema", "0.9", "--lambda-correlation", "1")
+    options += () if recipe == "pix2pix" else ("--accumulate", "2", "--precision", "fp16")
     modality = "BF" if recipe == "pix2pix" else "all"
     run(data, tmp_path / "whole", *options, modality=modality)
     capsys.readouterr()
@@ -126,6 +127,7 @@ def test_resume_is_bit_for_bit_a_run_never_stopped(
     for state in (whole, parted):
         assert state.pop("seconds") > 0 and state["config"].pop("output").startswith(str(tmp_path))
     assert whole["module"]["steps"] == 8
+    assert whole["module"]["scaler"].get("_growth_tracker") == (None if recipe == "pix2pix" else 8)
     assert int(whole["module"]["modules"]["averaged"]["n_averaged"]) == 8
     assert_same(whole, parted)
     logs = [list(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("whole", "parted")]
@@ -153,7 +155,7 @@ def test_a_run_with_another_seed_differs(data: Path, tmp_path: Path) -> None:
 def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "cells").symlink_to(data)
     options = ("--recipe", "unetplusplus", "--input-normalization", "flatfield", "--target-normalization", "percentile")
-    run(tmp_path / "cells", tmp_path / "run", *options, "--window", "64", modality="all")
+    run(tmp_path / "cells", tmp_path / "run", *options, "--window", "64", "--precision", "bf16", modality="all")
     for name in ("best", "last"):
         network, metadata = checkpoint.load(tmp_path / "run" / f"{name}.safetensors")
         assert not network.training
@@ -164,6 +166,7 @@ def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path, capsys: pytest.C
         assert metadata.labels[Modality.DIC] == tuple(Organelle)[:3]
         assert metadata.trained_on.startswith("data in ") and metadata.recipe == "unetplusplus"
         config = json.loads(metadata.notes["config"])
+        assert metadata.notes["precision"] == "bf16" and config["precision"] == "bf16"
         assert config["window"] == 64 and config["schedule"]["steps"] == 4 and config["lambda_gan"] == 0
     assert (tmp_path / "run" / "log.csv").read_text().startswith("step,epoch,minutes,name,value")
     assert list((tmp_path / "run" / "tensorboard").iterdir())

@@ -5,7 +5,7 @@ What a step depends on is the same on all ranks: weights, moments and decisions.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -32,7 +32,8 @@ def join() -> None:
 def leave() -> None:
     """Wait until all ranks are done: torchrun would end those that still write when the first one fails."""
     if dist.is_initialized():
-        sum_over_ranks([0.0])
+        with suppress(UserError):  # a rank that has left already has nothing to write either
+            sum_over_ranks([0.0])
         dist.destroy_process_group()
 
 

@@ -48,7 +48,7 @@ class Pix2PixModule:
     def __init__(self, config: TrainingConfig, device: torch.device, initial: nn.Module | None = None) -> None:
         self.config = config
         self.device = device
-        self.precision = _precision(config, device)
+        self.precision = choose_precision(config, device)
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         # Gradients of fp16 would underflow without it; it skips a step whose gradients overflow.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is Precision.FP16)
@@ -244,7 +244,7 @@ class Pix2PixModule:
             self.scaler.load_state_dict(state["scaler"])
 
 
-def _precision(config: TrainingConfig, device: torch.device) -> Precision:
+def choose_precision(config: TrainingConfig, device: torch.device) -> Precision:
     """The precision asked for, or the fastest that learns as well: fp16 does so with a scaled loss."""
     if config.precision != "auto":
         return Precision(config.precision)
