@@ -140,10 +140,15 @@ def test_fp16_scales_its_losses_and_skips_a_step_that_overflows() -> None:
     small = batch([[True, True]], (M, N))
     reference = Pix2PixModule(config(precision="fp32"), CPU)
     reference.restore(module.state() | {"scaler": {}})
+    before = weights(module)
+    module.scaler.load_state_dict(module.scaler.state_dict() | {"scale": 2.0**10})
     losses, expected = (each.step([small], 1.0) for each in (module, reference))
     for name in ("l1", "correlation", "discriminator"):  # of the same weights in both
         assert losses[name] == pytest.approx(expected[name], rel=1e-3)
-    assert module.scaler.get_scale() == 2**16 and reference.scaler.get_scale() == 1
+    assert module.scaler.get_scale() == 2**10 and reference.scaler.get_scale() == 1
+    moved = "network.decoders.nucleus.last.weight"
+    assert not torch.equal(weights(module)[moved], before[moved])
+    torch.testing.assert_close(weights(module)[moved], weights(reference)[moved], rtol=0, atol=5e-5)
     before = weights(module)
     module.scaler.load_state_dict(module.scaler.state_dict() | {"scale": 2.0**100})
     module.step([small], 1.0)
