@@ -23,15 +23,18 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = "commands"
 BOXES = {  # left, bottom, width, height
-    COMMANDS: (0.3, 6.7, 15.4, 0.75),
-    "simulation": (0.3, 4.5, 4.6, 1.7),
-    "training": (5.6, 4.5, 5.4, 1.7),
-    "evaluation": (11.7, 4.5, 4.0, 1.7),
-    "model": (0.3, 0.2, 15.4, 3.8),
-    "model.networks": (0.6, 0.4, 7.0, 1.2),
-    "model.images": (8.4, 0.4, 7.0, 1.2),
+    COMMANDS: (0.3, 7.2, 15.4, 0.75),
+    "simulation": (0.3, 4.6, 4.2, 2.1),
+    "training": (5.2, 4.6, 4.7, 2.1),
+    "evaluation": (10.6, 4.6, 2.2, 2.1),
+    "experiments": (13.5, 4.6, 2.2, 2.1),
+    "model": (0.3, 0.2, 15.4, 3.9),
+    "model.networks": (0.6, 0.4, 3.2, 1.55),
+    "model.images": (4.3, 0.4, 5.4, 1.55),
+    "model.preview": (10.1, 0.4, 2.2, 1.55),
+    "model.distribution": (12.7, 0.4, 2.8, 1.55),
 }
-BETWEEN = 5.25  # x of the gap between simulation and training
+BETWEEN = 4.85  # x of the gap between simulation and training
 
 
 def package_of(path: Path) -> str:
@@ -78,8 +81,8 @@ def import_graph() -> tuple[dict[str, list[str]], set[tuple[str, str]]]:
 def draw(output: Path) -> None:
     """Draw the boxes and arrows of `import_graph`."""
     modules, arrows = import_graph()
-    figure, axes = plt.subplots(figsize=(12, 5.6))
-    axes.set(xlim=(0, 16), ylim=(0, 7.6))
+    figure, axes = plt.subplots(figsize=(12, 6))
+    axes.set(xlim=(0, 16), ylim=(0, 8.1))
     axes.axis("off")
     for name, (left, bottom, width, height) in BOXES.items():
         colour = "#f6f9fd" if "." in name else "#e3edf9" if name == "model" else "#f4f4f4"
@@ -88,6 +91,8 @@ def draw(output: Path) -> None:
         axes.text(left + 0.1, bottom + height - 0.05, title, weight="bold", va="top", fontsize=10)
         axes.text(left + 0.1, bottom + height - 0.42, _wrapped(modules[name], width), va="top", fontsize=7.5)
     for importing, imported in sorted(arrows):
+        if "." in importing and "." in imported:  # they lie in the box of their package
+            continue
         start, end = _ends(importing, imported)
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color="#345"))
     figure.savefig(output, dpi=110, bbox_inches="tight")

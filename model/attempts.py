@@ -33,9 +33,12 @@ class Attempts:
 
     def __init__(self) -> None:
         self._open: dict[Case, IO[str]] = {}
+        self._closed = False
 
     def begin(self, case: Case) -> bool:
         """Mark a case; False where another process is predicting it, or died while it was."""
+        if self._closed:
+            return False
         marker = self._lock(case)
         if marker is None:
             return False
@@ -58,6 +61,8 @@ class Attempts:
         UserError
             Where it has ended its process twice.
         """
+        if self._closed:
+            return False
         marker = self._lock(case)
         if marker is None:
             return False
@@ -73,8 +78,9 @@ class Attempts:
 
     def progressed(self, case: Case) -> None:
         """Note that a plane of a stack was kept: where this process ends now, it does not end by the same plane."""
-        if _count(self._open[case]) > 1:
-            _write(self._open[case], case, 1)
+        marker = self._open.get(case)
+        if marker is not None and _count(marker) > 1:
+            _write(marker, case, 1)
 
     def end(self, case: Case) -> None:
         """Remove the marker, if there is one: the case was predicted, or failed without ending its process."""
@@ -87,7 +93,8 @@ class Attempts:
             _path(case).parent.rmdir()
 
     def close(self) -> None:
-        """Remove all markers of this object; an interruption is no fault of an image."""
+        """Remove all markers of this object and set no more; an interruption is no fault of an image."""
+        self._closed = True
         for case in list(self._open):
             self.end(case)
 

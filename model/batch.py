@@ -127,7 +127,10 @@ class PendingWrite:
 
 
 def predict_cases(
-    cases: Iterable[Case], predictors: Sequence[Predictor], batch_options: BatchOptions
+    cases: Iterable[Case],
+    predictors: Sequence[Predictor],
+    batch_options: BatchOptions,
+    attempts: Attempts | None = None,
 ) -> Generator[Outcome, None, None]:
     """Predict case by case and yield each outcome, in order, once its files are written.
 
@@ -143,8 +146,10 @@ def predict_cases(
     predictors : sequence of Predictor
         One a device, alike but for that.
     batch_options : BatchOptions
+    attempts : Attempts, optional
+        What marks the images in progress, for a caller that closes it when its process is ended in the middle.
     """
-    batch = _Batch(predictors, batch_options)
+    batch = _Batch(predictors, batch_options, attempts or Attempts())
     with closing(batch.attempts):
         yield from batch.run(cases, alone=False)
         for case in batch.put_off:
@@ -155,11 +160,11 @@ def predict_cases(
 class _Batch:
     """The threads of `predict_cases`: one reads, one a device computes, one writes."""
 
-    def __init__(self, predictors: Sequence[Predictor], options: BatchOptions) -> None:
+    def __init__(self, predictors: Sequence[Predictor], options: BatchOptions, attempts: Attempts) -> None:
         self.pool, self.options = DevicePool(predictors), options
         self.planner = predictors[0]
         self.devices = len(predictors)
-        self.attempts = Attempts()
+        self.attempts = attempts
         self.put_off: list[Case] = []
 
     def run(self, cases: Iterable[Case], alone: bool) -> Generator[Outcome, None, None]:

@@ -9,12 +9,14 @@ import argparse
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .batch import Status, predict_cases
+import torch
+
+from .batch import Outcome, Status, predict_cases
 from .commands import (
     DONE,
     INTERRUPTED,
@@ -30,7 +32,7 @@ from .errors import UserError
 from .files import prepare_folder
 from .manifest import WHOLE, ListedCases, Shard, in_shard, write_list
 from .memory import tune_malloc
-from .options import batch_options, inference_settings, parse
+from .options import add_list, add_shards, batch_options, inference_settings, parse
 from .predictor import Predictor
 from .preview import PreviewWriter
 from .preview.from_outputs import preview_image
@@ -39,6 +41,8 @@ from .routing import resources_folder, shipped_resources
 log = logging.getLogger(__name__)
 
 Cases = list[Case] | ListedCases
+Engine = Callable[[Cases, argparse.Namespace], AbstractContextManager[Iterable[Outcome]]]
+"""What predicts the images of a folder: opened with them and the options, it yields their outcomes."""
 
 
 @dataclass
@@ -75,13 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code, see `commands`.
     """
-    options = parse(arguments, __doc__)
+    options = parse(arguments, __doc__, add_list, add_shards)
     tune_malloc()
     log_to_standard_streams()
+    if options.write_list:
+        return exit_code(lambda: write_list_of_folder(options))
+    return exit_code(lambda: predict_folder(options, in_this_process).code)
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run what a command is asked for; log in one sentence why it ended early."""
     try:
-        if options.write_list:
-            return write_list_of_folder(options)
-        return predict_folder(options).code
+        return command()
     except KeyboardInterrupt:
         log.error("Interrupted. The predictions written so far are complete; the same command continues.")
         return INTERRUPTED
@@ -90,15 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NOT_BEGUN
 
 
-def predict_folder(options: argparse.Namespace) -> Summary:
+def predict_folder(options: argparse.Namespace, engine: Engine) -> Summary:
     """Predict the images of the input folder; raises UserError where nothing can be begun."""
     started = time.perf_counter()
     cases = find_cases(options)
     prepare_folder(options.output)
-    with open_predictors(options) as predictors:
+    with engine(cases, options) as outcomes:
         part = "" if options.shard == WHOLE else f" in part {options.shard}"
         log.info("Found %s%s.", images(len(cases)), part)
-        summary = predict_and_report(cases, predictors, options)
+        summary = log_outcomes(outcomes, len(cases), options)
     log.info("%s, in %.1f s. Output: %s", summary, time.perf_counter() - started, options.output)
     if summary.failures and len(cases) > 1:
         log.error("%d of %s failed; the first: %s", len(summary.failures), images(len(cases)), summary.failures[0])
@@ -123,40 +132,60 @@ def write_list_of_folder(options: argparse.Namespace) -> int:
 
 
 @contextmanager
+def in_this_process(cases: Cases, options: argparse.Namespace) -> Iterator[Iterable[Outcome]]:
+    """Predict on the devices of this process."""
+    with (
+        open_predictors(options) as predictors,
+        closing(predict_cases(cases, predictors, batch_options(options))) as outcomes,
+    ):
+        yield outcomes
+
+
+@contextmanager
 def open_predictors(options: argparse.Namespace) -> Iterator[list[Predictor]]:
     """Open a predictor on each device that the options ask for, and log what its networks were trained on."""
-    resources = options.resources or resources_folder(shipped_resources())
     with ExitStack() as stack:
-        predictors = [
-            stack.enter_context(
-                Predictor.open(resources, device=device, settings=inference_settings(options), rescale=options.rescale)
-            )
-            for device in find_devices(options.device)
-        ]
-        first, devices = predictors[0], ", ".join(str(predictor.device) for predictor in predictors)
-        log.info("networks from %s on %s, precision %s", resources, devices, first.precision)
-        log.info("tiles overlap by %g, mean over %d rotations", first.settings.overlap, first.settings.rotations)
-        for name, metadata in first.checkpoints.items():
-            log.info("%s: trained on %s", name, metadata.trained_on)
+        predictors = [stack.enter_context(open_predictor(options, device)) for device in find_devices(options.device)]
+        devices = ", ".join(str(predictor.device) for predictor in predictors)
+        log_networks(predictors[0], options, f"{devices}, precision {predictors[0].precision}")
         yield predictors
 
 
-def predict_and_report(cases: Cases, predictors: Sequence[Predictor], options: argparse.Namespace) -> Summary:
-    """Predict every case and log one line for each."""
+def open_predictor(options: argparse.Namespace, device: torch.device | str) -> Predictor:
+    """Open a predictor as the options say, but for the device."""
+    settings = inference_settings(options)
+    return Predictor.open(networks_folder(options), device=device, settings=settings, rescale=options.rescale)
+
+
+def networks_folder(options: argparse.Namespace) -> Path:
+    """Where the networks are; UserError where a mounted folder holds none."""
+    folder: Path = options.resources or resources_folder(shipped_resources())
+    return folder
+
+
+def log_networks(predictor: Predictor, options: argparse.Namespace, where: str) -> None:
+    """Log which networks predict where, how, and what they were trained on."""
+    log.info("networks from %s on %s", networks_folder(options), where)
+    log.info("tiles overlap by %g, mean over %d rotations", predictor.settings.overlap, predictor.settings.rotations)
+    for name, metadata in predictor.checkpoints.items():
+        log.info("%s: trained on %s", name, metadata.trained_on)
+
+
+def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Namespace) -> Summary:
+    """Log one line for each image as it is done, and write the preview that is asked for."""
     summary = Summary()
     preview = PreviewWriter(options.output / preview_folder(options)) if options.preview else None
-    with closing(predict_cases(cases, predictors, batch_options(options))) as outcomes:
-        for outcome in outcomes:
-            summary.counts[outcome.status] += 1
-            if outcome.error is not None:
-                message, source = one_sentence(outcome.error), outcome.case.source
-                named = one_line(source.name) in message
-                summary.failures.append(message if named else one_line(f"{source}: {message}"))
-                log.error(summary.failures[-1])
-            elif preview is not None and outcome.job is not None:
-                preview.add(preview_image(outcome.job))
-            position = f"[{summary.counts.total()}/{len(cases)}]"
-            log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)
+    for outcome in outcomes:
+        summary.counts[outcome.status] += 1
+        if outcome.error is not None:
+            message, source = one_sentence(outcome.error), outcome.case.source
+            named = one_line(source.name) in message
+            summary.failures.append(message if named else one_line(f"{source}: {message}"))
+            log.error(summary.failures[-1])
+        elif preview is not None and outcome.job is not None:
+            preview.add(preview_image(outcome.job))
+        position = f"[{summary.counts.total()}/{total}]"
+        log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)
     if preview is not None:
         log.info("Preview: %s", preview.close())
     return summary

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from .commands import INTERRUPTED
+from .commands import INTERRUPTED, NOT_BEGUN
 
 FINISHING_S = 10.0
 """Seconds in which further signals are ignored, so that the image being written gets all its outputs."""
@@ -32,6 +32,17 @@ def inference() -> int:
 def serve() -> int:
     """Run ``serve.py``; returns its exit code."""
     return run(f"{__package__}.server")
+
+
+def distribute() -> int:
+    """Run ``distribute.py``; returns its exit code."""
+    try:
+        return run(f"{__package__}.distribution.command_line")
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "dask_jobqueue", "distributed"):
+            raise
+        sys.stderr.write("distribute.py needs Dask: pip install 'in-silico-labelling[distribute]'\n")
+        return NOT_BEGUN
 
 
 def run(module: str) -> int:

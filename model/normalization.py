@@ -17,7 +17,7 @@ UINT16_MAX = 65535
 
 BACKGROUND_SIGMA = 96.0  # pixels of the network's grid: illumination varies more slowly, cells faster
 BACKGROUND_BLOCK = 8  # the background is so smooth that 8x coarser samples of it lose nothing
-FLATFIELD_CLIP = 2.0  # dust and reflections reach far beyond the [2, 98] percentile range
+NORMALIZED_CLIP = 2.0  # dust and reflections reach far beyond the [2, 98] percentile range
 # Contrast below 0.1 % of the background is camera noise or rounding: it is not stretched any further.
 SMALLEST_CONTRAST = 1e-3
 
@@ -29,6 +29,8 @@ class InputNormalization(StrEnum):
     """What is done to a transmitted-light plane before a network sees it."""
 
     LINEAR = "linear"
+    PERCENTILE = "percentile"
+    ZSCORE = "zscore"
     FLATFIELD = "flatfield"
 
 
@@ -44,15 +46,36 @@ def normalize_input(
 ) -> NDArray[np.float32]:
     """Scale a plane (Y, X) of 16-bit grey values, uint16 or resampled float32, to float32 (Y, X).
 
-    LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). FLATFIELD divides by the image's own wide
-    background, subtracts the median and divides by the [2, 98] percentile range, clipped to [-2, 2]; pixels
-    of the empty `margins` (Y, X) take no part in any of this, and become 0.
+    LINEAR maps [0, 65535] to [-1, 1] (paper, section 2.2). PERCENTILE subtracts the median and divides by the
+    [2, 98] percentile range; FLATFIELD divides by the image's own wide background before; ZSCORE subtracts the mean
+    and divides by two standard deviations. All three are clipped to [-2, 2]; pixels of the empty `margins` (Y, X)
+    take no part in any of this, and become 0.
     FLATFIELD expects the image on the network's grid, since the background's width is counted in its pixels.
     """
     if normalization is InputNormalization.LINEAR:
         return _linear(image)
     seen = np.ones(image.shape, dtype=np.bool_) if margins is None else ~margins
-    return _flatfield(np.asarray(image, dtype=np.float32), seen)
+    grey = np.asarray(image, dtype=np.float32)
+    if not seen.any() or image.max() <= 0:
+        return np.zeros(image.shape, dtype=np.float32)
+    match normalization:
+        case InputNormalization.FLATFIELD:
+            background = np.maximum(_background(grey, seen)[seen], np.finfo(np.float32).tiny)
+        case _:  # relative to the mean, so that SMALLEST_CONTRAST means the same
+            background = grey[seen].mean()
+    relative = grey[seen] / background
+    if normalization is InputNormalization.ZSCORE:
+        middle, width = relative.mean(), 2 * relative.std()
+    else:
+        low, middle, high = np.percentile(relative, (2.0, 50.0, 98.0))
+        width = high - low
+    scaled = np.zeros(image.shape, dtype=np.float32)
+    scaled[seen] = (relative - np.float32(middle)) / np.float32(max(width, SMALLEST_CONTRAST))
+    return np.clip(scaled, -NORMALIZED_CLIP, NORMALIZED_CLIP)
+
+
+BLANK_TARGET = {TargetNormalization.LINEAR: -1.0, TargetNormalization.PERCENTILE: -0.75}
+"""What the background of a target, or a target without structures, becomes."""
 
 
 def normalize_target(image: Grey, scaling: TargetNormalization) -> NDArray[np.float32]:
@@ -85,17 +108,6 @@ def to_uint16(prediction: NDArray[np.floating]) -> NDArray[np.uint16]:
 
 def _linear(image: Grey) -> NDArray[np.float32]:
     return np.asarray(image, dtype=np.float32) / np.float32(UINT16_MAX / 2) - np.float32(1)
-
-
-def _flatfield(image: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    if not seen.any() or image.max() <= 0:
-        return np.zeros(image.shape, dtype=np.float32)
-    scaled = np.zeros(image.shape, dtype=np.float32)
-    background = _background(image, seen)[seen]
-    relative = image[seen] / np.maximum(background, np.finfo(np.float32).tiny)
-    low, middle, high = np.percentile(relative, (2.0, 50.0, 98.0))
-    scaled[seen] = (relative - np.float32(middle)) / np.float32(max(high - low, SMALLEST_CONTRAST))
-    return np.clip(scaled, -FLATFIELD_CLIP, FLATFIELD_CLIP)
 
 
 def _background(image: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -19,7 +19,11 @@ from .tiling import MAX_OVERLAP
 from .tta import QUARTER_TURNS
 
 
-def parse(arguments: Sequence[str] | None, message: str | None, *, divided: bool = True) -> argparse.Namespace:
+def parse(
+    arguments: Sequence[str] | None,
+    message: str | None,
+    *additions: Callable[[argparse.ArgumentParser], None],
+) -> argparse.Namespace:
     """Read the command line.
 
     Parameters
@@ -28,8 +32,8 @@ def parse(arguments: Sequence[str] | None, message: str | None, *, divided: bool
         None: those of the process.
     message : str or None
         Two paragraphs, description and epilog of ``--help``.
-    divided : bool
-        Whether a batch can be divided among processes by a list and shards; ``serve.py`` has no use for that.
+    *additions : callable
+        Each adds options of its own, such as `add_list`.
     """
     description, epilog = (message or "\n\n").split("\n\n")
     parser = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
@@ -80,20 +84,33 @@ def parse(arguments: Sequence[str] | None, message: str | None, *, divided: bool
     add("--preview", action="store_true", help="write preview/index.html, to look at all images in a browser")
     add("--disagreement", action="store_true", help="write also how much the rotations disagree, as images")
     add("--no-rescale", dest="rescale", action="store_false", help="do not resample to the pixel size learned")
-    parser.set_defaults(shard=WHOLE)
-    if divided:
-        add("--list", type=Path, metavar="FILE", help="predict these images of the input folder, one path a line")
-        add("--write-list", type=Path, metavar="FILE", help="write such a list instead of predicting")
-        add(
-            "--shard",
-            type=_shard,
-            metavar="I/N",
-            help="predict only part I of N (1/N to N/N), for processes that share an output folder",
-        )
+    parser.set_defaults(list=None, write_list=None, shard=WHOLE)
+    for add_options in additions:
+        add_options(parser)
     options = parser.parse_args(arguments)
     if options.override_modality and not options.modality:
         parser.error("--override-modality is given without --modality, expected the modality to follow")
     return options
+
+
+def add_list(parser: argparse.ArgumentParser) -> None:
+    """Add the option of a list of images."""
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="predict these images of the input folder, one path a line"
+    )
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which processes divide a batch among themselves."""
+    add = parser.add_argument
+    add("--write-list", type=Path, metavar="FILE", help="write a list of the images instead of predicting")
+    add(
+        "--shard",
+        type=_shard,
+        default=WHOLE,
+        metavar="I/N",
+        help="predict only part I of N (1/N to N/N), for processes that share an output folder",
+    )
 
 
 def inference_settings(options: argparse.Namespace) -> InferenceSettings:

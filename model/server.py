@@ -11,17 +11,19 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from http import HTTPStatus
 from typing import NoReturn
 
-from .command_line import only_predictions, open_predictors, predict_and_report
+from .batch import predict_cases
+from .command_line import log_outcomes, only_predictions, open_predictors
 from .commands import DONE, INTERRUPTED, NOT_BEGUN, log_to_standard_streams, one_sentence
 from .discovery import discover
 from .errors import UserError
 from .files import prepare_folder
 from .http_server import HttpServer, Response
 from .memory import tune_malloc
-from .options import parse
+from .options import batch_options, parse
 from .predictor import Predictor
 
 PORT = 4743
@@ -101,7 +103,8 @@ class Service:
         try:
             cases = discover(self.options.input, self.options.output)
             prepare_folder(self.options.output)
-            summary = predict_and_report(cases, self.predictors, self.options)
+            with closing(predict_cases(cases, self.predictors, batch_options(self.options))) as outcomes:
+                summary = log_outcomes(outcomes, len(cases), self.options)
         except Exception as error:  # the server must be ready for the next case
             message = one_sentence(error)
             log.error(message)
@@ -127,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code, see `commands`.
     """
-    options = parse(arguments, __doc__, divided=False)
+    options = parse(arguments, __doc__)
     tune_malloc()
     log_to_standard_streams()
     try:

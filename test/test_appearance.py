@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from model.labels import Modality
-from model.normalization import FLATFIELD_CLIP
+from model.normalization import NORMALIZED_CLIP
 from training.appearance import AppearanceConfig, change_appearance
 
 OFF = AppearanceConfig(sign=0, tone=0, contrast=0, noise=0, blur=0, flatten=0, sharpen=0, gradient=0, corner=0)
@@ -42,7 +42,7 @@ def test_any_crop_stays_a_crop_within_the_limits(
         before = image.copy()
         result = change_appearance(image, modality, ALWAYS, np.random.default_rng(seed))
         assert result.shape == image.shape and result.dtype == np.float32
-        assert np.isfinite(result).all() and np.abs(result).max() <= FLATFIELD_CLIP
+        assert np.isfinite(result).all() and np.abs(result).max() <= NORMALIZED_CLIP
         np.testing.assert_array_equal(image, before)
         again = change_appearance(image, modality, ALWAYS, np.random.default_rng(seed))
         np.testing.assert_array_equal(result, again)

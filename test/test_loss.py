@@ -32,7 +32,7 @@ def batch(labelled: list[list[bool]], organelles: tuple[Organelle, ...], size: i
 def test_weights_are_put_on_per_pixel_before_any_average() -> None:
     # 1000 grey levels: the percentiles 2 and 99.8 lie at 19.98 and 997.002.
     target = torch.arange(1000.0).reshape(1, 20, 50)
-    weights = weight_map(target).flatten()
+    weights = weight_map(target, 0.1).flatten()
     assert (weights[:20] == 0.1).all() and (weights[20:998] == 1).all() and (weights[998:] == 0.1).all()
     low, high = np.percentile(target, (2, 99.8))
     assert torch.equal(weights == 1, ((target >= low) & (target <= high)).flatten())
@@ -40,15 +40,16 @@ def test_weights_are_put_on_per_pixel_before_any_average() -> None:
     error = torch.zeros_like(target).flatten()
     inside, outside = error.clone(), error.clone()
     inside[500], outside[999] = 7.0, 7.0
-    cost = [float(weighted_l1(target + e.reshape(target.shape), target)) for e in (inside, outside)]
+    cost = [float(weighted_l1(target + e.reshape(target.shape), target, 0.1)) for e in (inside, outside)]
     assert cost == pytest.approx([7 / 1000, 0.7 / 1000], rel=1e-4)
 
 
 def test_weights_belong_to_each_pair_and_a_blank_target_counts_fully() -> None:
     dim, bright = torch.rand(2, 1, 16, 16)
-    both = weight_map(torch.cat([dim, 100 * bright + 50]))
-    assert torch.equal(both, torch.cat([weight_map(dim), weight_map(100 * bright + 50)]))
-    assert (weight_map(torch.full((1, 8, 8), -1.0)) == 1).all()
+    both = weight_map(torch.cat([dim, 100 * bright + 50]), 0.1)
+    assert torch.equal(both, torch.cat([weight_map(dim, 0.1), weight_map(100 * bright + 50, 0.1)]))
+    assert (weight_map(torch.full((1, 8, 8), -1.0), 0.1) == 1).all()
+    assert (weight_map(bright, 1.0) == 1).all()
 
 
 def test_correlation_loss_is_one_minus_pearson() -> None:

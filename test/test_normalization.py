@@ -75,6 +75,15 @@ def test_flatfield_ignores_margins():
     assert np.abs(scaled[40:240, 16:196] - alone).max() < 0.02
 
 
+def test_percentile_and_zscore_do_as_they_say():
+    image = (3_000 * (1 + 0.1 * texture((90, 120)))).astype(np.uint16)
+    low, middle, high = np.percentile(image, (2, 50, 98))
+    percentile = normalize_input(image, InputNormalization.PERCENTILE)
+    assert np.allclose(percentile, np.clip((image - middle) / (high - low), -2, 2), atol=1e-4)
+    zscore = normalize_input(image, InputNormalization.ZSCORE)
+    assert np.allclose(zscore, np.clip((image - image.mean()) / (2 * image.std()), -2, 2), atol=1e-4)
+
+
 @pytest.mark.parametrize("value", [0, 1, 30_000, 65_535])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 100), (64, 64)])
 def test_flatfield_of_a_constant_image_is_zero(value, shape):

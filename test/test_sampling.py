@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from model.images import write_plane
 from model.labels import Modality, Organelle
-from model.normalization import InputNormalization, TargetNormalization
+from model.normalization import BLANK_TARGET, InputNormalization, TargetNormalization
 from model.preprocessing import Preprocessing
 from training import plane_cache
 from training.augmentation import Augmentation
 from training.batches import FieldBatches, Loader
 from training.check import check
-from training.config import TrainingConfig
+from training.config import PartialLabels, TrainingConfig
 from training.index import Field, Index
 from training.plane_cache import PlaneCache, pixel_size_range
-from training.sampling import BalancedSampler
+from training.sampling import BalancedSampler, PlainSampler
 from training.scan import scan
 
 N, M, T, A = Organelle.NUCLEUS, Organelle.MITOCHONDRIA, Organelle.TUBULIN, Organelle.ACTIN
@@ -63,6 +63,14 @@ def test_no_field_twice_from_a_long_list() -> None:
         assert sorted(images) == [50, 51, 52, 53, 54]
 
 
+def test_plain_sampling_draws_every_field_alike() -> None:
+    sampler = PlainSampler(unbalanced(), 2, seed=0)
+    assert sampler.batch_size == BalancedSampler(unbalanced(), 2, seed=0).batch_size
+    images = [pick.field.image for number in range(600) for pick in sampler.draw(number)[0]]
+    counts = [images.count(field.image) for field in unbalanced()]
+    assert min(counts) > 0.4 * np.mean(counts) and max(counts) < 1.8 * np.mean(counts)
+
+
 class MarkedStore(PlaneCache):
     """Planes whose pixels say where they are: position + 10 000 * what."""
 
@@ -76,7 +84,14 @@ class MarkedStore(PlaneCache):
         return self.input(field, 0) + 10_000 * (1 + list(Organelle).index(organelle))
 
 
-def source(fields: Sequence[Field], per_organelle: int, crop: int, seed: int = 0, parts: int = 1) -> FieldBatches:
+def source(
+    fields: Sequence[Field],
+    per_organelle: int,
+    crop: int,
+    seed: int = 0,
+    parts: int = 1,
+    partial_labels: PartialLabels = "adaptive",
+) -> FieldBatches:
     config = TrainingConfig(
         modality="all",
         width=4,
@@ -85,6 +100,7 @@ def source(fields: Sequence[Field], per_organelle: int, crop: int, seed: int = 0
         pixel_size_um=(0.2, 0.4),
         batch_per_organelle=per_organelle,
         seed=seed,
+        partial_labels=partial_labels,
     )
     return FieldBatches(Index(tuple(fields)), MarkedStore(), config, parts)
 
@@ -138,6 +154,21 @@ def test_input_and_targets_are_cut_turned_and_mirrored_alike(crop: int) -> None:
 
 def test_all_labels_of_a_field_enter_whatever_list_it_came_from() -> None:
     assert source([field(1, N, M), field(2, N, M)], 1, 16).make(0).labelled_BC.all()
+
+
+def test_missing_labels_as_blank_targets() -> None:
+    batch = source(unbalanced(), 1, 16, partial_labels="blank").make(0)
+    adaptive = source(unbalanced(), 1, 16).make(0)
+    assert batch.organelles == (M, N, T) and batch.labelled_BC.all() and not adaptive.labelled_BC.all()
+    columns = [batch.organelles.index(organelle) for organelle in adaptive.organelles]
+    assert torch.equal(batch.y_BCYX[:, columns][adaptive.labelled_BC], adaptive.y_BCYX[adaptive.labelled_BC])
+    assert (batch.y_BCYX[:, columns][~adaptive.labelled_BC] == BLANK_TARGET[TargetNormalization.LINEAR]).all()
+
+
+def test_complete_fields_have_all_labels_of_their_modality() -> None:
+    index = Index((*unbalanced(), field(61, N, M, T), field(62, N, M, T, planes=1)))
+    assert [entry.image for entry in index.complete().fields] == [61, 62]
+    assert Index(tuple(unbalanced())).complete().fields == ()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, Positi
 from scipy import ndimage
 
 from model.labels import Modality
-from model.normalization import FLATFIELD_CLIP
+from model.normalization import NORMALIZED_CLIP
 
 Crop = NDArray[np.float32]
 
@@ -148,7 +148,7 @@ def change_appearance(crop_YX: Crop, modality: Modality, config: AppearanceConfi
         x += np.float32(rng.uniform(*config.sharpen_amount)) * lost
     if rng.random() < config.corner:
         x = _darken_corner(x, rng)
-    return np.clip(x, -FLATFIELD_CLIP, FLATFIELD_CLIP, out=x)
+    return np.clip(x, -NORMALIZED_CLIP, NORMALIZED_CLIP, out=x)
 
 
 def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
@@ -204,5 +204,5 @@ def _darken_corner(x: Crop, rng: np.random.Generator) -> Crop:
     columns = np.linspace(0, 1, width, dtype=np.float32) - np.float32(0.5 + inside * np.cos(bearing))
     beyond = (np.hypot(rows, columns) - np.float32(radius)) / np.float32(_log_uniform(rng, (0.004, 0.1)))
     covered = (1 / (1 + np.exp(-np.clip(beyond, -30, 30)))).astype(np.float32)
-    darkened: Crop = x * (1 - covered) - np.float32(FLATFIELD_CLIP) * covered
+    darkened: Crop = x * (1 - covered) - np.float32(NORMALIZED_CLIP) * covered
     return darkened

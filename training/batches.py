@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.labels import Modality, Organelle
-from model.normalization import normalize_input
+from model.normalization import BLANK_TARGET, normalize_input
 from simulation.renderer import PlaneStream, RenderedPlane, SpecimenRenderer
 from training.appearance import AppearanceConfig, change_appearance
 from training.augmentation import Augmentation
 from training.config import TrainingConfig
 from training.index import Index
 from training.plane_cache import PlaneCache, pixel_size_range
-from training.sampling import BalancedSampler, sample_rng
+from training.sampling import BalancedSampler, PlainSampler, Sampler, sample_rng
 
 PLANE_TO_CROP = 1.5
 """Side of a rendered plane over that of the crop that is cut from it."""
@@ -109,18 +109,22 @@ class FieldBatches:
 
     def __init__(self, index: Index, cache: PlaneCache, config: TrainingConfig, parts: int = 1) -> None:
         self._index, self._cache, self._config = index, cache, config
-        self._sampler = BalancedSampler(index.fields, config.batch_per_organelle, config.seed, parts)
+        sampler = BalancedSampler if config.sampling == "balanced" else PlainSampler
+        self._sampler: Sampler = sampler(index.fields, config.batch_per_organelle, config.seed, parts)
         self.batch_size = self._sampler.batch_size
         self.steps_per_epoch = math.ceil(len(index.fields) / self.batch_size)
         self.labels = index.labelled()
         self.pixel_size_um = config.pixel_size_um or pixel_size_range(index.fields)
+        blank = config.partial_labels == "blank"
+        self._always = {o for labelled in self.labels.values() for o in labelled} if blank else set()
 
     def make(self, number: int, part: int = 0) -> Batch:
         """Build a part of batch `number`; organelles that no sample of it has are left out."""
         parts = self._sampler.draw(number)
-        pairs = [sum(len(pick.field.labels) for pick in picks) for picks in parts]
+        pairs = [sum(len(pick.field.labels.keys() | self._always) for pick in picks) for picks in parts]
         picks, crop = parts[part], self._config.crop
-        organelles = tuple(o for o in Organelle if any(o in pick.field.labels for pick in picks))
+        labelled = {o for pick in picks for o in pick.field.labels} | self._always
+        organelles = tuple(o for o in Organelle if o in labelled)
         batch = _BatchBuilder(tuple(pick.field.modality for pick in picks), organelles, crop)
         for b, pick in enumerate(picks):
             rng = sample_rng(self._config.seed, number, pick.sample)
@@ -131,6 +135,10 @@ class FieldBatches:
             for organelle in pick.field.labels:
                 target = self._cache.target(pick.field, organelle, shape)
                 batch.put_target(b, organelle, augmentation.apply(target, crop))
+            for organelle in self._always - pick.field.labels.keys():
+                batch.put_target(
+                    b, organelle, np.full((crop, crop), BLANK_TARGET[self._config.target_normalization], np.float32)
+                )
         return batch.build(pairs[part] / sum(pairs))
 
     def notes(self) -> dict[str, str]:

@@ -22,6 +22,8 @@ from training.discriminator import SMALLEST_CROP
 
 Recipe = Literal["pix2pix", "unetplusplus", "dynamic"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+PartialLabels = Literal["adaptive", "complete", "blank"]
+Sampling = Literal["balanced", "plain"]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
@@ -131,6 +133,8 @@ class TrainingConfig:
         Channels of the network's first layer.
     blocks : int
         Residual blocks (ResNet only).
+    dynamic : bool
+        Whether the first convolution is generated from the modality, as in the recipe dynamic.
     dropout : float
         Share of channels dropped while training.
     upsampling : {"transposed", "resize"}
@@ -138,8 +142,9 @@ class TrainingConfig:
     discriminator_width : int
         Channels of the discriminators' first layer.
     input_normalization : InputNormalization
-        linear: [0, 65535] to [-1, 1] as in the paper; flatfield: divided by the image's own wide background, minus the
-        median, over the [2, 98] percentile range.
+        linear: [0, 65535] to [-1, 1] as in the paper; percentile: minus the image's median, over its [2, 98]
+        percentile range; zscore: minus its mean, over twice its standard deviation; flatfield: divided by its own wide
+        background, then as percentile.
     target_normalization : TargetNormalization
         linear: as in the paper; percentile: the target's own [2, 99.8] percentiles, as the challenge's metrics.
     pixel_size_um : (float, float) or None
@@ -155,6 +160,11 @@ class TrainingConfig:
         Share of the units that is held out.
     validation_planes : int
         Held-out planes to score.
+    partial_labels : {"adaptive", "complete", "blank"}
+        adaptive: learn what each field has labels of (paper, section 2.3). To compare with it: complete: only from
+        fields that have all labels of their modality; blank: as if an organelle without label were not there.
+    sampling : {"balanced", "plain"}
+        balanced: equally many samples from each labelled organelle's list (paper, section 2.2); plain: from all fields.
     batch_per_organelle : int
         Samples from each labelled organelle's list in every micro-batch. A batch is --accumulate micro-batches of each
         of torchrun's processes; the learning rate is not changed by their number.
@@ -162,6 +172,8 @@ class TrainingConfig:
         Micro-batches whose gradients are summed before the optimizers move: the batch that does not fit into memory.
     lambda_l1 : float
         Weight of the adaptive L1 (paper, equation 2).
+    outside_weight : float
+        Weight in it of pixels outside the [2, 99.8] percentile range of their target; 1: all pixels weigh the same.
     lambda_gan : float
         Weight of the GAN (paper, equation 2); 0: no discriminators.
     lambda_correlation : float
@@ -194,6 +206,7 @@ class TrainingConfig:
     seed: NonNegativeInt = 0
     width: Annotated[int, Field(ge=1, le=512)] = 64
     blocks: Annotated[int, Field(ge=0, le=64)] = 9
+    dynamic: bool = False
     dropout: ShareBelowOne = 0.0
     upsampling: Upsampling = "transposed"
     discriminator_width: PositiveInt = 64
@@ -207,7 +220,10 @@ class TrainingConfig:
     validation_planes: NonNegativeInt = 24
     batch_per_organelle: PositiveInt = 1
     accumulate: PositiveInt = 1
+    partial_labels: PartialLabels = "adaptive"
+    sampling: Sampling = "balanced"
     lambda_l1: NonNegativeFloat = 100.0
+    outside_weight: Share = 0.1
     lambda_gan: NonNegativeFloat = 1.0
     lambda_correlation: NonNegativeFloat = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -232,7 +248,7 @@ class TrainingConfig:
             network="resnet" if resnet else "unetplusplus",
             width=self.width,
             blocks=self.blocks,
-            dynamic=self.recipe == "dynamic",
+            dynamic=self.dynamic or self.recipe == "dynamic",
             dropout=self.dropout,
             upsampling=self.upsampling if resnet else "transposed",
         )
@@ -307,6 +323,10 @@ class RunConfig(TrainingConfig):
             raise UserError(
                 "--specimens is given, expected also --pixel-size MIN MAX, --input-normalization flatfield and "
                 "--target-normalization percentile."
+            )
+        if self.specimens is not None and (self.partial_labels, self.sampling) != ("adaptive", "balanced"):
+            raise UserError(
+                "--specimens is given, whose planes have all labels: --partial-labels and --sampling say nothing."
             )
 
 

@@ -54,6 +54,10 @@ def read_data(config: RunConfig) -> Data:
         log.info("%d specimens to render, %d fields held out", len(renderer.store), len(index.fields))
         return Data(SpecimenBatches(renderer, config, parts), index, "simulated cells", examples=index)
     training, validation = split(index, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
+    if config.partial_labels == "complete":
+        training = training.complete()
+        if not training.fields:
+            raise UserError("--partial-labels complete is given, but no field has all labels of its modality.")
     if not training.fields:
         raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on.")
     log.info("%d fields to train on, %d held out by %s", len(training.fields), len(validation.fields), config.split_by)

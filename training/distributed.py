@@ -118,7 +118,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flat = torch.cat([*(gradient.flatten() for gradient in gradients), there])
     with _others_needed():
         dist.all_reduce(flat)
-    *sums, there = flat.split([*(p.numel() for p in trained), len(trained)])
+    *sums, there = torch.split(flat, [*(p.numel() for p in trained), len(trained)])
     for parameter, gradient, total, ranks in zip(trained, gradients, sums, there.tolist(), strict=True):
         parameter.grad = gradient.copy_(total.view_as(gradient)) if ranks else None
 

@@ -103,6 +103,11 @@ class Index:
         wanted = frozenset(modalities)
         return replace(self, fields=tuple(f for f in self.fields if f.modality in wanted))
 
+    def complete(self) -> "Index":
+        """The same index with those fields alone that have all labels that occur in their modality."""
+        wanted = self.labelled()
+        return replace(self, fields=tuple(f for f in self.fields if f.labels.keys() == set(wanted[f.modality])))
+
     def digest(self) -> str:
         """Hash of planes, labels and shapes; the folders may move."""
         facts = [(f.study, f.image, f.modality, list(f.planes), list(f.labels), f.shape) for f in self.fields]

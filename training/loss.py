@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 INSIDE_PERCENT = (2.0, 99.8)
-OUTSIDE_WEIGHT = 0.1
 
 
 def labelled_pairs(tensor_BCYX: Tensor, labelled_BC: Tensor) -> Tensor:
@@ -30,12 +29,13 @@ def labelled_pairs(tensor_BCYX: Tensor, labelled_BC: Tensor) -> Tensor:
     return tensor_BCYX[labelled_BC]
 
 
-def weight_map(target_PYX: Tensor) -> Tensor:
-    """Weigh each pixel: 1 inside the [2, 99.8] percentile range of its own target, else 0.1 (equation 2).
+def weight_map(target_PYX: Tensor, outside_weight: float) -> Tensor:
+    """Weigh each pixel: 1 inside the [2, 99.8] percentile range of its own target, else less (equation 2: 0.1).
 
     Parameters
     ----------
     target_PYX : Tensor of float32
+    outside_weight : float
 
     Returns
     -------
@@ -46,12 +46,12 @@ def weight_map(target_PYX: Tensor) -> Tensor:
     ranks = torch.tensor(INSIDE_PERCENT, dtype=flat.dtype, device=flat.device) / 100
     low_P, high_P = torch.quantile(flat, ranks, dim=1)
     inside = (target_PYX >= low_P[:, None, None]) & (target_PYX <= high_P[:, None, None])
-    return torch.where(inside, 1.0, OUTSIDE_WEIGHT)
+    return torch.where(inside, 1.0, outside_weight)
 
 
-def weighted_l1(prediction_PYX: Tensor, target_PYX: Tensor) -> Tensor:
+def weighted_l1(prediction_PYX: Tensor, target_PYX: Tensor, outside_weight: float) -> Tensor:
     """Mean weighted absolute error (equation 2): each pixel is weighted before any average is taken."""
-    return (weight_map(target_PYX) * (prediction_PYX - target_PYX).abs()).mean()
+    return (weight_map(target_PYX, outside_weight) * (prediction_PYX - target_PYX).abs()).mean()
 
 
 def correlation_loss(prediction_PYX: Tensor, target_PYX: Tensor) -> Tensor:

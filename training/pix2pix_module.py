@@ -173,7 +173,7 @@ class Pix2PixModule:
         wanted = labelled_pairs(batch.y_BCYX, batch.labelled_BC)
         weights, parts = {}, {}
         if config.lambda_l1:
-            weights["l1"], parts["l1"] = config.lambda_l1, weighted_l1(predicted, wanted)
+            weights["l1"], parts["l1"] = config.lambda_l1, weighted_l1(predicted, wanted, config.outside_weight)
         if config.lambda_correlation:
             weights["correlation"] = config.lambda_correlation
             parts["correlation"] = correlation_loss(predicted, wanted)

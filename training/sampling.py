@@ -7,6 +7,7 @@ process learns from all of it or several from a part each.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -17,12 +18,23 @@ from training.index import Field
 
 @dataclass(frozen=True)
 class Pick:
-    """One sample: its number in the batch, its field, its plane, and the organelle from whose list it was drawn."""
+    """One sample: its number in the batch, its field, its plane, and the organelle from whose list, if from one."""
 
     sample: int
     field: Field
     z: int
-    drawn_for: Organelle
+    drawn_for: Organelle | None = None
+
+
+class Sampler(Protocol):
+    """Draws batches, each a pure function of its number."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of all parts of a batch."""
+
+    def draw(self, number: int) -> list[list[Pick]]:
+        """Draw the samples of batch `number`, part by part."""
 
 
 def sample_rng(seed: int, number: int, sample: int) -> np.random.Generator:
@@ -74,7 +86,29 @@ class BalancedSampler:
             first = sum(map(len, parts))
             chosen = rng.choice(len(listed), size, replace=len(listed) < size)
             for place, i in enumerate(chosen):
-                planes = list(listed[i].planes)
-                pick = Pick(first + place, listed[i], planes[int(rng.integers(len(planes)))], organelle)
+                pick = Pick(first + place, listed[i], _plane(listed[i], rng), organelle)
                 parts[place // self.per_organelle].append(pick)
         return parts
+
+
+class PlainSampler:
+    """Draws from all labelled fields alike, for comparison; batches are as large as `BalancedSampler`'s."""
+
+    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int, parts: int = 1) -> None:
+        self.batch_size = BalancedSampler(fields, per_organelle, seed, parts).batch_size
+        self.fields = [f for f in fields if f.labels]
+        self.seed = seed
+        self.parts = parts
+
+    def draw(self, number: int) -> list[list[Pick]]:
+        """Draw the samples of batch `number`, part by part."""
+        rng = np.random.default_rng([self.seed, number])
+        chosen = rng.choice(len(self.fields), self.batch_size, replace=len(self.fields) < self.batch_size)
+        picks = [Pick(s, self.fields[i], _plane(self.fields[i], rng)) for s, i in enumerate(chosen)]
+        size = self.batch_size // self.parts
+        return [picks[first : first + size] for first in range(0, self.batch_size, size)]
+
+
+def _plane(entry: Field, rng: np.random.Generator) -> int:
+    planes = list(entry.planes)
+    return planes[int(rng.integers(len(planes)))]

@@ -1,0 +1,1 @@
+"""The paper's claims, each a TOML file in claims/, run by ``experiment.py``: train, predict, score, draw."""

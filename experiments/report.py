@@ -1,0 +1,150 @@
+"""The result of a claim: whether its checks hold over the seeds, a table, and a figure like the paper's Fig. 6."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics import normalize, pcc
+from experiments.definitions import Check, Claim, Side
+from experiments.scoring import Row, mean, prediction_file
+from model.images import read_image
+from model.labels import Modality, Organelle
+from model.naming import InputName, TargetName, parse
+
+Scores = Mapping[str, Mapping[int, list[Row]]]
+"""Rows by method and seed."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a check.
+
+    Attributes
+    ----------
+    check : str
+        In words.
+    values : tuple of float
+        One a seed: the difference of the two sides, or the value that is bounded.
+    held : bool or None
+        None: the seeds do not agree, or there are no such scores.
+    """
+
+    check: str
+    values: tuple[float, ...]
+    held: bool | None
+
+    def __str__(self) -> str:
+        word = {True: "held", False: "did not hold", None: "undecided"}[self.held]
+        return f"{self.check}: {spread(self.values)}, {word}"
+
+
+def judge(claim: Claim, scores: Scores) -> list[Verdict]:
+    """Decide about each check: it holds where it holds for every seed, and does not where it does for none."""
+    return [_judge(check, scores) for check in claim.checks]
+
+
+def _judge(check: Check, scores: Scores) -> Verdict:
+    if check.of is not None:
+        values = _of(check.metric, check.of, scores)
+        low, high = check.at_least, check.at_most
+        fulfilled = [(low is None or v >= low) and (high is None or v <= high) for v in values]
+        bound = f"at least {low:g}" if low is not None else f"at most {high:g}"
+        words = f"{check.metric} of {_words(check.of)} is {bound}"
+    else:
+        assert check.better is not None and check.than is not None
+        better, than = (_of(check.metric, side, scores) for side in (check.better, check.than))
+        values = tuple(b - t for b, t in zip(better, than, strict=True))
+        fulfilled = [value > 0 for value in values]
+        words = f"{check.metric} of {_words(check.better)} over {_words(check.than)}"
+    known = not any(map(math.isnan, values))
+    held = True if all(fulfilled) else False if known and not any(fulfilled) else None
+    return Verdict(words, values, held)
+
+
+def _of(metric: str, side: Side, scores: Scores) -> tuple[float, ...]:
+    return tuple(mean(rows, metric, side) for rows in scores[side.method].values())
+
+
+def _words(side: Side) -> str:
+    where = [str(part) for part in (side.modality, side.organelle) if part]
+    if side.z_deviation is not None:
+        where.append(f"{side.z_deviation} planes from the best focus")
+    return f"{side.method} ({', '.join(where)})" if where else side.method
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds, e.g. "0.512 ± 0.010"."""
+    if all(math.isnan(value) for value in values):
+        return "–"
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{deviation}"
+
+
+def table(claim: Claim, scores: Scores) -> str:
+    """Markdown: a row for each metric, modality (or distance from focus) and method; a column for each organelle."""
+    lines = ["| metric | | method | " + " | ".join(map(str, Organelle)) + " | mean |"]
+    lines.append("|" + "---|" * (len(Organelle) + 4))
+    for metric in claim.metrics:
+        for name, place in _groups(claim, scores):
+            for method in claim.methods:
+                cells = []
+                for organelle in (*Organelle, None):
+                    side = replace(place, method=method.name, organelle=organelle)
+                    cells.append(spread(_of(metric, side, scores)))
+                lines.append(f"| {metric} | {name} | {method.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _groups(claim: Claim, scores: Scores) -> list[tuple[str, Side]]:
+    """The table's rows: a name, and what is meant by it of any method."""
+    rows = [row for by_seed in scores.values() for of_seed in by_seed.values() for row in of_seed]
+    if claim.group_by == "z_deviation":
+        distances = sorted({row.z_deviation for row in rows if row.z_deviation is not None})
+        return [(f"{z} planes", Side(method="", z_deviation=z)) for z in distances]
+    return [(str(m), Side(method="", modality=m)) for m in Modality if any(row.modality is m for row in rows)]
+
+
+def draw(claim: Claim, seed: int, planes: Path, runs: Path, path: Path) -> None:
+    """Draw input, truth and the prediction of each method; a row for each entry of ``claim.figure``."""
+    columns = ["input", "truth", *(method.name for method in claim.methods)]
+    figure, axes = plt.subplots(
+        len(claim.figure), len(columns), figsize=(2.2 * len(columns), 2.35 * len(claim.figure)), squeeze=False
+    )
+    for title, axis in zip(columns, axes[0], strict=True):
+        axis.set_title(title, fontsize=9)
+    for row, entry in zip(axes, claim.figure, strict=True):
+        modality, organelle = Modality(entry.split("/")[0]), Organelle(entry.split("/")[1])
+        image = _example(planes, modality)
+        name = parse(image.name)
+        assert isinstance(name, InputName)
+        truth = read_image(image.with_name(TargetName(name.image, organelle).filename)).pixels
+        pictures: list[tuple[str, NDArray[np.uint16]]] = [("", read_image(image).pixels), ("", truth)]
+        for method in claim.methods:
+            predicted = read_image(prediction_file(method, seed, planes, runs, image, organelle)).pixels
+            pictures.append((f"PCC {pcc(predicted, truth):.2f}", predicted))
+        for axis, (score, picture) in zip(row, pictures, strict=True):
+            axis.imshow(np.clip(normalize(picture), 0, 1), cmap="gray", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(score, fontsize=8)
+        row[0].set_ylabel(f"{modality}, {organelle}", fontsize=9)
+    figure.tight_layout(pad=0.4)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _example(planes: Path, modality: Modality) -> Path:
+    """The plane of the first field that is in the middle of its stack of focal planes."""
+    images = sorted(planes.rglob(f"image_*_{modality}_z*.ome.tiff"))
+    of_first = [path for path in images if path.name.split("_z")[0] == images[0].name.split("_z")[0]]
+    return of_first[len(of_first) // 2]

@@ -1,0 +1,171 @@
+"""The paper's claims as files: they fit together, and verdicts say what the scores say."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from experiments import command_line, definitions
+from experiments.data import labels_of_fields, real_studies
+from experiments.definitions import Check, Claim, Method, Side, claim_names, read_claim, read_networks, read_scale
+from experiments.report import Scores, judge, spread, table
+from experiments.scoring import Row, mean
+from experiments.training import options_of
+from model.commands import NOT_BEGUN
+from model.errors import UserError
+from model.labels import Modality, Organelle
+from training.options import parse
+
+LISTS = Path(__file__).resolve().parents[2] / "shared" / "lmc-filelists"
+M, N, T, A = Organelle
+SCALES = ["small", "full", "tiny"]
+
+
+@pytest.mark.parametrize("name", claim_names())
+def test_each_claim_can_be_read(name: str) -> None:
+    claim = read_claim(name)
+    assert claim.claim.endswith(".") and claim.checks and claim.figure
+    modalities = {str(modality) for method in claim.methods for modality in method.networks}
+    assert {entry.split("/")[0] for entry in claim.figure} <= modalities
+
+
+def test_each_network_is_asked_for_by_a_claim() -> None:
+    asked = {used for name in claim_names() for method in read_claim(name).methods for used in method.used}
+    assert asked == set(read_networks())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_train_accepts_each_network_at_each_scale(scale: str, tmp_path: Path) -> None:
+    for network in read_networks():
+        options = options_of(network, 1, read_scale(scale), tmp_path)
+        options.pop("init", None)  # is not there yet
+        (tmp_path / "config.toml").write_text(tomli_w.dumps({**options, "data": ["data"]}))
+        config, _ = parse(["--config", str(tmp_path / "config.toml")])
+        assert config.seed == 1 and config.architecture.dynamic == ("dynamic" in network)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_networks_of_a_claim_differ_in_what_it_is_about(scale: str, tmp_path: Path) -> None:
+    about = {"gan": {"lambda_gan"}, "sampling": {"sampling"}, "pixel-weights": {"outside_weight"},
+             "partial-labels": {"partial_labels"}, "normalization": {"input_normalization"}}  # fmt: skip
+    for name, allowed in about.items():
+        used = [network for method in read_claim(name).methods for network in method.used]
+        flat = [options_of(network, 1, read_scale(scale), tmp_path) for network in dict.fromkeys(used)]
+        differing = {key for key in set().union(*flat) if len({str(options.get(key)) for options in flat}) > 1}
+        assert differing - {"output"} <= allowed
+
+
+def test_the_table_of_labels_has_the_fields_of_the_real_data() -> None:
+    counts: Counter[tuple[Modality, str]] = Counter()
+    for modality, studies in real_studies().items():
+        for labels, fields in (entry for study in studies for entry in study):
+            counts[modality, "fields"] += fields
+            counts.update({(modality, str(organelle)): fields for organelle in labels})
+    expected = {"BF": (1987, 1371, 1987, 24, 7), "PC": (301, 233, 293, 48, 20), "DIC": (286, 212, 253, 151, 0)}
+    for name, numbers in expected.items():
+        assert tuple(counts[Modality(name), key] for key in ("fields", *map(str, Organelle))) == numbers
+
+
+@pytest.mark.skipif(not LISTS.is_dir(), reason="needs the file lists of the real data set")
+def test_the_table_of_labels_is_that_of_the_file_lists() -> None:
+    found: Counter[tuple[Modality, frozenset[Organelle]]] = Counter()
+    for path in LISTS.glob("Study*.tsv"):
+        fields: dict[str, set[str]] = {}
+        for image, kind in re.findall(r"^image_(\d+)_([A-Za-z]+)", path.read_text(), flags=re.MULTILINE):
+            fields.setdefault(image, set()).add(kind)
+        for kinds in fields.values():
+            (modality,) = kinds & {str(m) for m in Modality}
+            found[Modality(modality), frozenset(o for o in Organelle if o.label in kinds)] += 1
+    stated: Counter[tuple[Modality, frozenset[Organelle]]] = Counter()
+    for modality, studies in real_studies().items():
+        for labels, count in (entry for study in studies for entry in study):
+            stated[modality, labels] += count
+    assert stated == found
+
+
+def test_fields_take_their_labels_in_the_proportions_of_the_study() -> None:
+    study = [(frozenset({N, M, A}), 7), (frozenset({N}), 1)]
+    assert Counter(labels_of_fields(study, 8)) == {frozenset({N, M, A}): 7, frozenset({N}): 1}
+    assert labels_of_fields(study, 4) == [frozenset({N, M, A})] * 4
+    assert labels_of_fields([(frozenset({M}), 8), (frozenset({M, N}), 8)], 4).count(frozenset({M})) == 2
+
+
+def rows(values: dict[Organelle, float], modality: Modality = Modality.PC, z: int | None = 0) -> list[Row]:
+    return [Row("image", modality, organelle, z, {"PCC": value}) for organelle, value in values.items()]
+
+
+def claim(*checks: Check) -> Claim:
+    methods = tuple(Method(name=name, networks={Modality.PC: "pix2pix-pc"}) for name in "ab")
+    return Claim(claim="a is better than b.", source="here", methods=methods, checks=checks, metrics=("PCC",))
+
+
+def test_a_mean_counts_each_organelle_once() -> None:
+    scores = rows({N: 0.2}) + rows({N: 0.4}) + rows({M: 0.9}) + rows({M: 0.0}, Modality.BF, z=3)
+    assert mean(scores, "PCC", Side(method="a", modality=Modality.PC)) == pytest.approx((0.3 + 0.9) / 2)
+    assert mean(scores, "PCC", Side(method="a", organelle=M)) == pytest.approx(0.45)
+    assert mean(scores, "PCC", Side(method="a", z_deviation=3)) == 0
+    assert mean(scores, "PCC", Side(method="a", organelle=T)) != mean(scores, "PCC", Side(method="a", organelle=T))
+
+
+def test_verdicts() -> None:
+    better = Check(metric="PCC", better=Side(method="a"), than=Side(method="b"))
+    bound = Check(metric="PCC", of=Side(method="a", organelle=N), at_most=0.15)
+    absent = Check(metric="PCC", better=Side(method="a", organelle=T), than=Side(method="b", organelle=T))
+
+    def held(a: tuple[float, float], b: tuple[float, float]) -> list[bool | None]:
+        scores: Scores = {
+            name: {seed: rows({N: value}) for seed, value in enumerate(values)} for name, values in (("a", a), ("b", b))
+        }
+        return [verdict.held for verdict in judge(claim(better, bound, absent), scores)]
+
+    assert held((0.1, 0.14), (0.0, 0.1)) == [True, True, None]
+    assert held((0.2, 0.3), (0.4, 0.5)) == [False, False, None]
+    assert held((0.1, 0.3), (0.2, 0.2)) == [None, None, None]
+
+
+def test_the_table_shows_the_spread_over_the_seeds() -> None:
+    scores: Scores = {
+        "a": {1: rows({N: 0.4, M: 0.2}), 2: rows({N: 0.6, M: 0.2})},
+        "b": {1: rows({N: 0.1, M: 0.2}), 2: rows({N: 0.1, M: 0.2})},
+    }
+    lines = table(claim(), scores).splitlines()
+    assert lines[2] == "| PCC | PC | a | 0.200 ± 0.000 | 0.500 ± 0.141 | – | – | 0.350 ± 0.071 |"
+    assert spread((0.5,)) == "0.500"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "nonsense: there is no such file in claims, expected one of dic-actin, "),
+        (["gan", "--scale", "huge"], "huge: there is no such file in scales, expected one of full, small, tiny."),
+        (["gan", "--scale", "full"], "--scale full is given without --data and --test"),
+    ],
+)
+def test_wrong_calls(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main([*arguments, "--output", str(tmp_path)]) == NOT_BEGUN
+    assert message in capsys.readouterr().err
+
+
+def test_a_claim_of_an_unknown_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (definitions.FOLDER / "claims/gan.toml").read_text().replace("pix2pix-pc-no-gan", "pix3pix")
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims/gan.toml").write_text(text)
+    (tmp_path / "networks.toml").write_text((definitions.FOLDER / "networks.toml").read_text())
+    monkeypatch.setattr(definitions, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"gan: names the network pix3pix, expected one of networks\.toml"):
+        read_claim("gan")
+
+
+@pytest.mark.slow
+def test_a_claim_from_nothing_to_its_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["gan", "--scale", "tiny", "--output", str(tmp_path), "--jobs", "2", "--device", "cpu"]
+    assert command_line.main(call) == 0
+    out = capsys.readouterr().out
+    assert "| PCC | PC | with GAN |" in out and "sharpness of with GAN over without GAN" in out
+    assert (tmp_path / "results/gan.png").stat().st_size > 10_000
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pix2pix*/last.safetensors")}
+    assert len(before) == 4
+    assert command_line.main(call) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}  # nothing is trained twice
