@@ -171,8 +171,8 @@ parts = (
 whole = Batch(x, y, labelled, (N, M), (Modality.BF,) * 3)
 for _ in range(3):
     losses = module.step([parts[rank] if ranks == 2 else whole], 1.0)
-distributed.leave()
 torch.save({"losses": losses, "module": module.state()}, f"{sys.argv[1]}/{ranks}_{rank}.pt")
+distributed.leave(0)
 """
 
 

@@ -60,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.info(trainer.summary())
     if interrupted and distributed.rank() == 0:
         log.error("Interrupted. The state is saved: --resume goes on from there.")
-    distributed.leave()
-    return INTERRUPTED if interrupted else DONE
+    code = INTERRUPTED if interrupted else DONE
+    distributed.leave(code)
+    return code
 
 
 def prepare(arguments: Sequence[str] | None) -> Trainer:

@@ -3,6 +3,7 @@
 What a step depends on is the same on all ranks: weights, moments and decisions. Only the samples differ.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,12 +30,22 @@ def join() -> None:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT)
 
 
-def leave() -> None:
-    """Wait until all ranks are done: torchrun would end those that still write when the first one fails."""
+def leave(code: int) -> None:
+    """Wait until all ranks are done, and end this process; without torchrun, do nothing.
+
+    torchrun ends the ranks that still write when the first one fails. Python's own way out is not taken: a thread of
+    gloo may abort it ("terminate called without an active exception", seen with torch 2.13).
+
+    Parameters
+    ----------
+    code : int
+        The exit code.
+    """
     if dist.is_initialized():
         with suppress(UserError):  # a rank that has left already has nothing to write either
             sum_over_ranks([0.0])
-        dist.destroy_process_group()
+        logging.shutdown()
+        os._exit(code)
 
 
 def rank() -> int:
