@@ -426,6 +426,17 @@ def test_fields_too_small_to_be_scored_are_trained_on_and_named(tmp_path: Path, 
     assert state_of(tmp_path / "run")["module"]["steps"] == 1
 
 
+@pytest.mark.slow
+def test_a_missing_compiler_is_one_sentence(data: Path, tmp_path: Path) -> None:
+    options = arguments(data, tmp_path / "run", *NO_GAN, *ONE_STEP, "--compile")
+    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, str(ROOT / "train.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == SOME_FAILED and "Traceback" not in done.stderr
+    assert "The networks cannot be compiled (InvalidCxxCompiler: No working C++ compiler found" in done.stderr
+    assert done.stderr.endswith("leave --compile out.\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_from_outside_ends_the_command_with_its_state_saved(
     data: Path, tmp_path: Path, number: signal.Signals

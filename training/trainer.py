@@ -140,6 +140,9 @@ class Trainer:
                     f"{self.device} has too little memory for step {self.module.steps + 1}, "
                     "try a smaller --crop, --width or --batch-per-organelle."
                 ) from error
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"The networks cannot be compiled ({reason}), leave --compile out.") from error
             return self._interrupted
 
     def _open(self) -> None:
