@@ -36,11 +36,12 @@ def main() -> None:
     print("| reuse | crops a CPU second |\n|---|---|")
     for reuse in (1, 4, 6):
         stream = PlaneStream(renderer, 0, options.batch, options.side, NETWORK_UM, reuse)
-        stream.planes(0)
+        for sample in range(options.batch):
+            stream.plane(0, sample)
         began = time.process_time()
         for number in range(1, options.batches + 1):
             rng = np.random.default_rng([0, number])
-            for plane in stream.planes(number):
+            for plane in (stream.plane(number, sample) for sample in range(options.batch)):
                 x = normalize_input(plane.pixels, InputNormalization.FLATFIELD)
                 augmentation = Augmentation.draw(rng, (options.side, options.side), options.crop)
                 change_appearance(augmentation.apply(x, options.crop), plane.modality, config, rng)

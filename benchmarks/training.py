@@ -1,18 +1,21 @@
-"""Samples a second of a training step: fed by a plain loop, and by our loader.
+"""Samples a second of a training step: fed by a plain loop, and by our loader; with other layouts, and compiled.
 
-    python -m benchmarks.training --data DIR [--recipe pix2pix] [--steps 60]
+    python -m benchmarks.training --data DIR [--recipe pix2pix] [--steps 60] [--compile]
 
 The plain loop reads, resamples and scales every image when its batch needs it, and the network waits. The loader
 does so in a thread, a batch ahead, and keeps what was prepared. Both feed the same module the same batches, in
 turn, after a first round in which the cache fills. Prints samples a second, the ratio, and the share of time in
-which the network waited for images.
+which the network waited for images. Then steps from the loader with weights in either memory layout and, where asked
+for, through torch.compile, in turn after a first round (in which it compiles), against the first of them.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from model.devices import find_device
 from model.memory import tune_malloc
@@ -32,7 +35,7 @@ class Pace:
     waiting: float
 
 
-def run(module: Pix2PixModule, batches: Iterator[Batch], steps: int) -> Pace:
+def run(module: Pix2PixModule, batches: Iterator[list[Batch]], steps: int) -> Pace:
     """Take steps; how fast, and what share of the time went by before a batch was there."""
     samples, waited, began = 0, 0.0, time.perf_counter()
     for _ in range(steps):
@@ -40,17 +43,30 @@ def run(module: Pix2PixModule, batches: Iterator[Batch], steps: int) -> Pace:
         batch = next(batches)
         waited += time.perf_counter() - asked
         module.step(batch, 1.0)
-        samples += len(batch.modalities)
+        samples += sum(len(part.modalities) for part in batch)
     seconds = time.perf_counter() - began
     return Pace(samples / seconds, waited / seconds)
 
 
-def plainly(source: FieldBatches) -> Iterator[Batch]:
+def plainly(source: FieldBatches) -> Iterator[list[Batch]]:
     """The same batches, each made when it is asked for."""
     number = 0
     while True:
-        yield source.make(number)
+        yield [source.make(number)]
         number += 1
+
+
+def variants(config: TrainingConfig, device: torch.device) -> dict[str, Pix2PixModule]:
+    """The same module with its weights in either layout, and compiled where the configuration says so."""
+    found = {}
+    for compiled in {False, config.compile}:
+        for name, layout in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last)):
+            module = Pix2PixModule(replace(config, compile=compiled), device)
+            for part in (module.network, module.discriminators):
+                if part is not None:
+                    part.to(memory_format=layout)  # type: ignore[call-overload]
+            found[name + (", compiled" if compiled else "")] = module
+    return found
 
 
 def main() -> None:
@@ -61,6 +77,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=160)
     parser.add_argument("--steps", type=int, default=60, help="of each round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="also through torch.compile")
     options = parser.parse_args()
     tune_malloc()
     config = TrainingConfig(
@@ -70,9 +87,10 @@ def main() -> None:
         crop=options.crop,
         discriminator_width=8,
         lambda_gan=float(options.recipe == "pix2pix"),
+        compile=options.compile,
     )
     device = find_device("auto")
-    module = Pix2PixModule(config, device)
+    module = Pix2PixModule(replace(config, compile=False), device)
     preprocessing = Preprocessing(InputNormalization.FLATFIELD, (0.25, 0.35))
 
     def cache(gigabytes: int) -> PlaneCache:
@@ -89,7 +107,16 @@ def main() -> None:
         cells = [number, f"{before.samples_a_second:.2f}", f"{before.waiting:.0%}"]
         cells += [f"{after.samples_a_second:.2f}", f"{after.waiting:.1%}", f"{ratio:.2f}"]
         print("| " + " | ".join(map(str, cells)) + " |")
+    modules = variants(config, device)
+    paces: dict[str, list[float]] = {name: [] for name in modules}
+    for _ in range(1 + options.rounds):
+        for name, variant in modules.items():
+            paces[name].append(run(variant, ours, options.steps).samples_a_second)
     ours.close()
+    print("\n| variant | first round, samples/s | then | ratio |\n|" + "---|" * 4)
+    baseline = max(paces["contiguous"][1:])
+    for name, (first, *then) in paces.items():
+        print(f"| {name} | {first:.2f} | {max(then):.2f} | {max(then) / baseline:.2f} |")
 
 
 if __name__ == "__main__":

@@ -192,11 +192,11 @@ def _normalized(images_CYX: NDArray[np.float32], typical: NDArray[np.float64]) -
 
 
 class PlaneStream:
-    """The planes of each batch, for a loader that cuts one crop from each: a pure function of (seed, batch number).
+    """The planes of each batch, for a loader that cuts one crop from each: a pure function of (seed, number, sample).
 
     A plane is rendered larger than a crop, as images are, so that it is normalized as an image and the cut margin costs
     little; it then serves ``reuse`` batches in a row. The planes of a batch are renewed in turn: every batch meets
-    about ``count / reuse`` new ones. Safe across threads.
+    about one in ``reuse`` new ones. Safe across threads. ``count``: samples of a batch that are asked for here.
     """
 
     def __init__(
@@ -213,21 +213,19 @@ class PlaneStream:
         self._held: OrderedDict[tuple[int, int], Future[RenderedPlane]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def planes(self, number: int) -> list[RenderedPlane]:
-        """The planes of batch ``number``."""
-        return [self._plane(slot, (number + slot) // self._reuse) for slot in range(self._count)]
-
-    def _plane(self, slot: int, generation: int) -> RenderedPlane:
+    def plane(self, number: int, sample: int) -> RenderedPlane:
+        """The plane of one sample of batch ``number``."""
+        generation = (number + sample) // self._reuse
         with self._lock:
-            future = self._held.get((slot, generation))
+            future = self._held.get((sample, generation))
             mine = future is None
             if future is None:
-                future = self._held[slot, generation] = Future()
+                future = self._held[sample, generation] = Future()
                 while len(self._held) > 3 * self._count:  # batches that are prepared at the same time are near
                     self._held.popitem(last=False)
         if mine:
             try:
-                rng = np.random.default_rng([self._seed, slot, generation])
+                rng = np.random.default_rng([self._seed, sample, generation])
                 future.set_result(self._renderer.draw(rng, self._side, self._pixel_size_um))
             except BaseException as error:
                 future.set_exception(error)

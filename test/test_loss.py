@@ -10,9 +10,10 @@ from training.batches import Batch
 from training.config import TrainingConfig
 from training.discriminator import Discriminators, PatchDiscriminator
 from training.loss import adversarial_loss, correlation_loss, labelled_pairs, weight_map, weighted_l1
-from training.pix2pix_module import Pix2PixModule
+from training.pix2pix_module import Pix2PixModule, choose_precision
 
 M, N, T, A = Organelle
+CPU = torch.device("cpu")
 
 
 def config(**changes) -> TrainingConfig:
@@ -71,7 +72,7 @@ def test_adversarial_loss_weighs_pairs_not_discriminators() -> None:
 
 @pytest.mark.parametrize("gan", [0.0, 1.0])
 def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float) -> None:
-    module = Pix2PixModule(config(lambda_gan=gan), torch.device("cpu"))
+    module = Pix2PixModule(config(lambda_gan=gan), CPU)
     whole = batch([[True, False], [True, True], [True, False]], (M, N))
     prediction = module.predict(module.network, whole)
     total, _ = module.generator_loss(whole, prediction)
@@ -93,7 +94,7 @@ def test_partially_labelled_batch_has_the_loss_of_its_labelled_subset(gan: float
 
 
 def test_prediction_skips_unlabelled_samples_and_changes_no_labelled_one() -> None:
-    module = Pix2PixModule(config(), torch.device("cpu"))
+    module = Pix2PixModule(config(), CPU)
     module.precision = Precision.FP32
     partly = batch([[True, False, False], [True, True, False], [False, True, True]], (M, A, T))
     prediction = module.predict(module.network, partly)
@@ -104,7 +105,7 @@ def test_prediction_skips_unlabelled_samples_and_changes_no_labelled_one() -> No
 
 @pytest.mark.parametrize("every_decoder", [False, True])
 def test_gradient_of_an_unlabelled_decoder_is_exactly_zero(every_decoder: bool) -> None:
-    module = Pix2PixModule(config(), torch.device("cpu"))
+    module = Pix2PixModule(config(), CPU)
     partly = batch([[True, False, False, False], [False, False, True, False]], tuple(Organelle))
     # Even where all four decoders are computed, only the labelled may move.
     prediction = module.network(partly.x_B1YX) if every_decoder else module.predict(module.network, partly)
@@ -118,16 +119,68 @@ def test_gradient_of_an_unlabelled_decoder_is_exactly_zero(every_decoder: bool) 
 
 @pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus", "dynamic"])
 def test_step_leaves_unlabelled_heads_and_discriminators_as_they_were(recipe: str) -> None:
-    module = Pix2PixModule(config(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), torch.device("cpu"))
-    module.step(batch([[True, True, True, True]], tuple(Organelle)), 1.0)  # Adam has moments for all of them
+    module = Pix2PixModule(config(recipe=recipe, lambda_gan=float(recipe == "pix2pix")), CPU)
+    module.step([batch([[True, True, True, True]], tuple(Organelle))], 1.0)  # Adam has moments for all of them
     before = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in module._modules.items()}
-    module.step(batch([[True, False], [True, True]], (M, N)), 1.0)
+    module.step([batch([[True, False], [True, True]], (M, N))], 1.0)
     for name, part in module._modules.items():
         for key, value in part.state_dict().items():
             if any(f"{o.value}." in key for o in (T, A)):
                 assert torch.equal(value, before[name][key]), key
             if f"{M.value}." in key and key.endswith("weight"):
                 assert not torch.equal(value, before[name][key]), key
+
+
+def weights(module: Pix2PixModule) -> dict[str, torch.Tensor]:
+    return {f"{name}.{k}": v.clone() for name, part in module._modules.items() for k, v in part.state_dict().items()}
+
+
+def test_fp16_scales_its_losses_and_skips_a_step_that_overflows() -> None:
+    torch.manual_seed(0)
+    module = Pix2PixModule(config(precision="fp16"), CPU)
+    small = batch([[True, True]], (M, N))
+    reference = Pix2PixModule(config(precision="fp32"), CPU)
+    reference.restore(module.state() | {"scaler": {}})
+    before = weights(module)
+    module.scaler.load_state_dict(module.scaler.state_dict() | {"scale": 2.0**10})
+    losses, expected = (each.step([small], 1.0) for each in (module, reference))
+    for name in ("l1", "correlation", "discriminator"):  # of the same weights in both
+        assert losses[name] == pytest.approx(expected[name], rel=1e-3)
+    assert module.scaler.get_scale() == 2**10 and reference.scaler.get_scale() == 1
+    moved = "network.decoders.nucleus.last.weight"
+    assert not torch.equal(weights(module)[moved], before[moved])
+    torch.testing.assert_close(weights(module)[moved], weights(reference)[moved], rtol=0, atol=5e-5)
+    before = weights(module)
+    module.scaler.load_state_dict(module.scaler.state_dict() | {"scale": 2.0**100})
+    module.step([small], 1.0)
+    assert module.scaler.get_scale() == 2.0**99
+    assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
+    again = Pix2PixModule(config(precision="fp16"), CPU)
+    again.restore(module.state())
+    assert again.scaler.get_scale() == 2.0**99
+
+
+def test_precision_is_the_one_asked_for_or_16_bit_on_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    for has_bf16, expected in ((True, Precision.BF16), (False, Precision.FP16)):
+        monkeypatch.setattr("model.precision.multiplies_bfloat16", lambda _, has_bf16=has_bf16: has_bf16)
+        assert choose_precision(config(), cuda) is expected
+        assert choose_precision(config(), CPU) is (Precision.BF16 if has_bf16 else Precision.FP32)
+        assert choose_precision(config(precision="fp32"), cuda) is Precision.FP32
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_under_the_same_names() -> None:
+    plain, compiled = (
+        Pix2PixModule(config(compile=choice, precision="fp32", lambda_gan=0.0), CPU) for choice in (False, True)
+    )
+    compiled.restore(plain.state())
+    everything = batch([[True, True], [True, True]], (M, N))
+    for _ in range(3):
+        assert compiled.step([everything], 1.0) == pytest.approx(plain.step([everything], 1.0), rel=1e-5)
+    assert weights(compiled).keys() == weights(plain).keys()
+    counters = torch._dynamo.utils.counters["stats"]
+    assert counters["unique_graphs"] > 0, "it was compiled"
 
 
 def test_discriminator_sees_patches_of_70_pixels_of_input_and_target() -> None:
@@ -161,12 +214,12 @@ def test_pairs_are_what_is_labelled() -> None:
 
 
 def test_averaged_weights_follow_with_a_decay_that_grows() -> None:
-    module = Pix2PixModule(config(ema=0.6, lambda_gan=0.0), torch.device("cpu"))
+    module = Pix2PixModule(config(ema=0.6, lambda_gan=0.0), CPU)
     assert module.eval_network is not module.network
     key = "decoders.nucleus.last.weight"
     expected = None
     for step in range(1, 9):
-        module.step(batch([[True], [True]], (N,)), 1.0)
+        module.step([batch([[True], [True]], (N,))], 1.0)
         decay = min(0.6, (1 + step) / (10 + step))
         now = module.network.state_dict()[key].clone()
         expected = now if expected is None else decay * expected + (1 - decay) * now
@@ -180,10 +233,10 @@ def test_a_step_learns(recipe: str) -> None:
     """Steps on one batch bring the loss down; without one the generator's and discriminators' steps stay apart."""
     torch.manual_seed(0)
     module = Pix2PixModule(
-        config(recipe=recipe, width=8, lambda_gan=float(recipe == "pix2pix"), learning_rate=2e-3), torch.device("cpu")
+        config(recipe=recipe, width=8, lambda_gan=float(recipe == "pix2pix"), learning_rate=2e-3), CPU
     )
     smooth = batch([[True]], (N,))
     smooth.y_BCYX.copy_(smooth.x_B1YX * 0.5)
-    losses = [module.step(smooth, 1.0) for _ in range(25)]
+    losses = [module.step([smooth], 1.0) for _ in range(25)]
     assert losses[-1]["l1"] < 0.7 * losses[0]["l1"]
     assert ("discriminator" in losses[0]) == ("gan" in losses[0]) == (recipe == "pix2pix")

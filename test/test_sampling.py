@@ -41,7 +41,7 @@ def test_every_batch_draws_equally_from_each_list(per_organelle: int) -> None:
     sampler = BalancedSampler(unbalanced(), per_organelle, seed=3)
     assert sampler.batch_size == 3 * per_organelle  # nothing is labelled actin: three lists
     for number in range(30):
-        picks, _ = sampler.draw(number)
+        (picks,) = sampler.draw(number)
         for organelle in (N, M, T):
             drawn = [p for p in picks if p.drawn_for is organelle]
             assert len(drawn) == per_organelle and all(organelle in p.field.labels for p in drawn)
@@ -85,7 +85,12 @@ class MarkedStore(PlaneCache):
 
 
 def source(
-    fields: Sequence[Field], per_organelle: int, crop: int, seed: int = 0, partial_labels: PartialLabels = "adaptive"
+    fields: Sequence[Field],
+    per_organelle: int,
+    crop: int,
+    seed: int = 0,
+    parts: int = 1,
+    partial_labels: PartialLabels = "adaptive",
 ) -> FieldBatches:
     config = TrainingConfig(
         modality="all",
@@ -97,7 +102,36 @@ def source(
         seed=seed,
         partial_labels=partial_labels,
     )
-    return FieldBatches(Index(tuple(fields)), MarkedStore(), config)
+    return FieldBatches(Index(tuple(fields)), MarkedStore(), config, parts)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_parts_of_a_batch_are_its_samples_each_once(parts: int) -> None:
+    whole = source(unbalanced(), 2 * parts, 16, seed=5)
+    divided = source(unbalanced(), 2, 16, seed=5, parts=parts)
+    assert divided.batch_size == whole.batch_size == 3 * 2 * parts
+    batch = whole.make(4)
+    pieces = [divided.make(4, part) for part in range(parts)]
+    assert all(piece.organelles == batch.organelles and len(piece.modalities) == 6 for piece in pieces)
+    for organelle in range(3):
+        for part, piece in enumerate(pieces):
+            first = 2 * (organelle * parts + part)
+            assert torch.equal(piece.x_B1YX[2 * organelle : 2 * organelle + 2], batch.x_B1YX[first : first + 2])
+            assert torch.equal(piece.y_BCYX[2 * organelle : 2 * organelle + 2], batch.y_BCYX[first : first + 2])
+    pairs = [int(piece.labelled_BC.sum()) for piece in pieces]
+    assert [piece.share for piece in pieces] == [n / sum(pairs) for n in pairs] and batch.share == 1
+    images = [pick.field.image for picks in BalancedSampler(unbalanced(), 2, 5, parts).draw(4) for pick in picks]
+    nuclei = {image for i, image in enumerate(images) if 2 <= i % 6 < 4}
+    assert len(nuclei) == 2 * parts, "from a long list, no field twice in any two parts"
+
+
+def test_a_loader_hands_out_the_parts_of_its_process() -> None:
+    batches = source(unbalanced(), 1, 16, parts=4)
+    loader = Loader(batches, workers=2, parts=range(2, 4))
+    for number in range(3):
+        for part, found in zip((2, 3), next(loader), strict=True):
+            assert torch.equal(found.x_B1YX, batches.make(number, part).x_B1YX)
+    loader.close()
 
 
 @pytest.mark.parametrize("crop", [16, 40, 64])
@@ -141,7 +175,7 @@ def test_complete_fields_have_all_labels_of_their_modality() -> None:
 def test_stream_goes_on_where_it_was_left(workers: int) -> None:
     def batches(start: int, count: int) -> list[np.ndarray]:
         loader = Loader(source(unbalanced(), 1, 16, seed=7), start=start, workers=workers)
-        out = [next(loader).y_BCYX.numpy() for _ in range(count)]
+        out = [next(loader)[0].y_BCYX.numpy() for _ in range(count)]
         assert loader.next == start + count
         loader.close()
         return out

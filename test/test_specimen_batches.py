@@ -35,7 +35,9 @@ def specimens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def source(folder: Path, *, modality: str = "all", seed: int = 0, noise: float = 0.0) -> SpecimenBatches:
+def source(
+    folder: Path, *, modality: str = "all", seed: int = 0, noise: float = 0.0, per_organelle: int = 1, parts: int = 1
+) -> SpecimenBatches:
     config = TrainingConfig(
         modality=modality,  # type: ignore[arg-type]
         crop=CROP,
@@ -43,9 +45,10 @@ def source(folder: Path, *, modality: str = "all", seed: int = 0, noise: float =
         input_normalization=InputNormalization.FLATFIELD,
         target_normalization=TargetNormalization.PERCENTILE,
         seed=seed,
+        batch_per_organelle=per_organelle,
         appearance=AppearanceConfig(noise=noise),
     )
-    return SpecimenBatches(SpecimenRenderer(folder, config.modalities), config)
+    return SpecimenBatches(SpecimenRenderer(folder, config.modalities), config, parts)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -61,6 +64,15 @@ def test_a_batch_follows_from_seed_and_number_whatever_was_made_before(specimens
     assert all(same(a, b) for a, b in zip(together[::-1], in_order, strict=True))
     assert not same(in_order[0], in_order[1])
     assert not same(source(specimens, seed=1, noise=0.5).make(5), in_order[5])
+
+
+def test_parts_of_a_batch_are_its_samples_each_once(specimens: Path) -> None:
+    whole = source(specimens, noise=0.5, per_organelle=2).make(3)
+    divided = source(specimens, noise=0.5, parts=2)
+    pieces = [divided.make(3, part) for part in range(2)]
+    assert torch.equal(torch.cat([piece.x_B1YX for piece in pieces]), whole.x_B1YX)
+    assert torch.equal(torch.cat([piece.y_BCYX for piece in pieces]), whole.y_BCYX)
+    assert [piece.share for piece in pieces] == [0.5, 0.5] and divided.batch_size == 8
 
 
 @pytest.mark.parametrize("modality", ["BF", "PC", "DIC", "all"])

@@ -102,11 +102,16 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(Pix2PixModule, "step", interrupted)
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("recipe", ["pix2pix", "dynamic"])
 def test_resume_is_bit_for_bit_a_run_never_stopped(
     data: Path, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture
 ) -> None:
     options = ("--recipe", recipe, "--dropout", "0.2", "--ema", "0.9", "--lambda-correlation", "1")
+    options += () if recipe == "pix2pix" else ("--accumulate", "2", "--precision", "fp16")
     modality = "BF" if recipe == "pix2pix" else "all"
     run(data, tmp_path / "whole", *options, modality=modality)
     capsys.readouterr()
@@ -122,6 +127,7 @@ def test_resume_is_bit_for_bit_a_run_never_stopped(
     for state in (whole, parted):
         assert state.pop("seconds") > 0 and state["config"].pop("output").startswith(str(tmp_path))
     assert whole["module"]["steps"] == 8
+    assert whole["module"]["scaler"].get("_growth_tracker") == (None if recipe == "pix2pix" else 8)
     assert int(whole["module"]["modules"]["averaged"]["n_averaged"]) == 8
     assert_same(whole, parted)
     logs = [list(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("whole", "parted")]
@@ -149,7 +155,7 @@ def test_a_run_with_another_seed_differs(data: Path, tmp_path: Path) -> None:
 def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "cells").symlink_to(data)
     options = ("--recipe", "unetplusplus", "--input-normalization", "flatfield", "--target-normalization", "percentile")
-    run(tmp_path / "cells", tmp_path / "run", *options, "--window", "64", modality="all")
+    run(tmp_path / "cells", tmp_path / "run", *options, "--window", "64", "--precision", "bf16", modality="all")
     for name in ("best", "last"):
         network, metadata = checkpoint.load(tmp_path / "run" / f"{name}.safetensors")
         assert not network.training
@@ -160,6 +166,7 @@ def test_checkpoint_says_what_it_is(data: Path, tmp_path: Path, capsys: pytest.C
         assert metadata.labels[Modality.DIC] == tuple(Organelle)[:3]
         assert metadata.trained_on.startswith("data in ") and metadata.recipe == "unetplusplus"
         config = json.loads(metadata.notes["config"])
+        assert metadata.notes["precision"] == "bf16" and config["precision"] == "bf16"
         assert config["window"] == 64 and config["schedule"]["steps"] == 4 and config["lambda_gan"] == 0
     assert (tmp_path / "run" / "log.csv").read_text().startswith("step,epoch,minutes,name,value")
     assert list((tmp_path / "run" / "tensorboard").iterdir())
@@ -252,7 +259,6 @@ def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--output", "."], ".: is not empty, expected a new or empty folder, or --resume"),
         (["--output", "kept.txt"], "kept.txt: is a file, expected a new folder."),
-        (["--resume"], "run/config.toml: not found, expected the configuration of the run to resume"),
         (["--crop", "30"], "--crop is 30, expected a multiple of 4, at least 24."),
         (["--crop", "16"], "--crop is 16, expected a multiple of 4, at least 24."),
         (["--crop", "4", "--lambda-gan", "0"], "--crop is 4, expected a multiple of 4, at least 8."),
@@ -319,20 +325,37 @@ def test_resume_with_another_choice_or_other_data_is_refused(
 def test_a_run_that_died_before_its_first_state_can_be_begun_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(Pix2PixModule, "step", die)
+        patch.setattr(Pix2PixModule, "step", interrupt)
         run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=INTERRUPTED)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.toml", "log.csv", "tensorboard"}
-    capsys.readouterr()
-    assert main(["--resume", "--output", str(tmp_path / "run")]) == NOT_BEGUN
-    assert "state.pt: not found; the run ended before it saved a state, start it again" in capsys.readouterr().err
     run(data, tmp_path / "run", *NO_GAN, *ONE_STEP)
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
     run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=NOT_BEGUN)
     assert "run: is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_the_command_with_resume_begins_a_run_and_goes_on_with_it(
+    data: Path, tmp_path: Path, died: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    resume = ["--resume", "--output", str(tmp_path / "run")]
+    assert main(resume) == NOT_BEGUN
+    errors = capsys.readouterr().err
+    assert "run/config.toml: not found, expected the configuration of the run to resume" in errors
+    assert errors.count("\n") == 1 and not (tmp_path / "run").exists()
+    options = (*NO_GAN, *ONE_STEP, "--resume")
+    if died:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pix2PixModule, "step", interrupt)
+            run(data, tmp_path / "run", *options, code=INTERRUPTED)
+        assert main(resume) == DONE  # the options are in config.toml
+    else:
+        run(data, tmp_path / "run", *options)
+    assert "run/state.pt: not found, the run begins" in capsys.readouterr().out
+    assert state_of(tmp_path / "run")["module"]["steps"] == 1
+    run(data, tmp_path / "run", *options)
+    assert state_of(tmp_path / "run")["module"]["steps"] == 1
 
 
 @pytest.mark.parametrize(
@@ -404,6 +427,17 @@ def test_fields_too_small_to_be_scored_are_trained_on_and_named(tmp_path: Path, 
     assert "is (6, 6) pixels on the network's grid, expected at least 8 a side to be scored" in told.err
     assert "no held-out plane can be scored" in told.out
     assert state_of(tmp_path / "run")["module"]["steps"] == 1
+
+
+@pytest.mark.slow
+def test_a_missing_compiler_is_one_sentence(data: Path, tmp_path: Path) -> None:
+    options = arguments(data, tmp_path / "run", *NO_GAN, *ONE_STEP, "--compile")
+    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, str(ROOT / "train.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == SOME_FAILED and "Traceback" not in done.stderr
+    assert "The networks cannot be compiled (InvalidCxxCompiler: No working C++ compiler found" in done.stderr
+    assert done.stderr.endswith("leave --compile out.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,8 +5,9 @@ import json
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from training.augmentation import Augmentation
 from training.config import TrainingConfig
 from training.index import Index
 from training.plane_cache import PlaneCache, pixel_size_range
-from training.sampling import BalancedSampler, PlainSampler, Sampler
+from training.sampling import BalancedSampler, PlainSampler, Sampler, sample_rng
 
 PLANE_TO_CROP = 1.5
 """Side of a rendered plane over that of the crop that is cut from it."""
@@ -30,7 +31,7 @@ PLANE_TO_CROP = 1.5
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of inputs and targets.
+    """Crops of inputs and targets: a batch, or a part of one.
 
     Attributes
     ----------
@@ -44,6 +45,9 @@ class Batch:
         Those that some sample of the batch has.
     modalities : tuple of Modality
         Of each sample.
+    share : float
+        Labelled pairs of this part over those of the whole batch. All losses are means over labelled pairs, so the
+        batch's loss is the sum of its parts' losses, each times its share.
     """
 
     x_B1YX: Tensor  # noqa: N815
@@ -51,20 +55,21 @@ class Batch:
     labelled_BC: Tensor  # noqa: N815
     organelles: tuple[Organelle, ...]
     modalities: tuple[Modality, ...]
+    share: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
         x, y, labelled = (t.to(device) for t in (self.x_B1YX, self.y_BCYX, self.labelled_BC))
-        return Batch(x, y, labelled, self.organelles, self.modalities)
+        return replace(self, x_B1YX=x, y_BCYX=y, labelled_BC=labelled)
 
 
 class BatchSource(Protocol):
-    """What a run learns from. Batch number n is a pure function of the seed and n.
+    """What a run learns from. Batch number n is a pure function of the seed and n, and so is each of its parts.
 
     Attributes
     ----------
     batch_size : int
-        Samples in a batch.
+        Samples in a batch, all parts together.
     steps_per_epoch : int
         Batches that see each field, or specimen, about once.
     labels : dict of Modality to tuple of Organelle
@@ -78,8 +83,8 @@ class BatchSource(Protocol):
     labels: dict[Modality, tuple[Organelle, ...]]
     pixel_size_um: tuple[float, float] | None
 
-    def make(self, number: int) -> Batch:
-        """Build one batch."""
+    def make(self, number: int, part: int) -> Batch:
+        """Build one part of a batch."""
 
     def notes(self) -> dict[str, str]:
         """Facts for the checkpoint's notes."""
@@ -98,12 +103,14 @@ class FieldBatches:
     cache : PlaneCache
         Reads and keeps their planes.
     config : TrainingConfig
+    parts : int
+        Of each batch: micro-batches times processes.
     """
 
-    def __init__(self, index: Index, cache: PlaneCache, config: TrainingConfig) -> None:
+    def __init__(self, index: Index, cache: PlaneCache, config: TrainingConfig, parts: int = 1) -> None:
         self._index, self._cache, self._config = index, cache, config
         sampler = BalancedSampler if config.sampling == "balanced" else PlainSampler
-        self._sampler: Sampler = sampler(index.fields, config.batch_per_organelle, config.seed)
+        self._sampler: Sampler = sampler(index.fields, config.batch_per_organelle, config.seed, parts)
         self.batch_size = self._sampler.batch_size
         self.steps_per_epoch = math.ceil(len(index.fields) / self.batch_size)
         self.labels = index.labelled()
@@ -111,14 +118,16 @@ class FieldBatches:
         blank = config.partial_labels == "blank"
         self._always = {o for labelled in self.labels.values() for o in labelled} if blank else set()
 
-    def make(self, number: int) -> Batch:
-        """Build batch `number`; organelles that no sample has are left out."""
-        picks, rng = self._sampler.draw(number)
-        crop = self._config.crop
+    def make(self, number: int, part: int = 0) -> Batch:
+        """Build a part of batch `number`; organelles that no sample of it has are left out."""
+        parts = self._sampler.draw(number)
+        pairs = [sum(len(pick.field.labels.keys() | self._always) for pick in picks) for picks in parts]
+        picks, crop = parts[part], self._config.crop
         labelled = {o for pick in picks for o in pick.field.labels} | self._always
         organelles = tuple(o for o in Organelle if o in labelled)
         batch = _BatchBuilder(tuple(pick.field.modality for pick in picks), organelles, crop)
         for b, pick in enumerate(picks):
+            rng = sample_rng(self._config.seed, number, pick.sample)
             image = self._cache.input(pick.field, pick.z)
             shape = (image.shape[0], image.shape[1])
             augmentation = Augmentation.draw(rng, shape, crop)
@@ -130,7 +139,7 @@ class FieldBatches:
                 batch.put_target(
                     b, organelle, np.full((crop, crop), BLANK_TARGET[self._config.target_normalization], np.float32)
                 )
-        return batch.build()
+        return batch.build(pairs[part] / sum(pairs))
 
     def notes(self) -> dict[str, str]:
         """Numbers of fields and input planes."""
@@ -150,26 +159,30 @@ class SpecimenBatches:
         Of the modalities to learn from.
     config : TrainingConfig
         With pixel sizes, flatfield inputs and percentile targets, which the renderer makes.
+    parts : int
+        Of each batch: micro-batches times processes.
     """
 
-    def __init__(self, renderer: SpecimenRenderer, config: TrainingConfig) -> None:
+    def __init__(self, renderer: SpecimenRenderer, config: TrainingConfig, parts: int = 1) -> None:
         assert config.pixel_size_um is not None  # see RunConfig.validate
-        self._renderer, self._config = renderer, config
-        self.batch_size = config.batch_per_organelle * len(Organelle)
+        self._renderer, self._config, self._parts = renderer, config, parts
+        self._part_size = config.batch_per_organelle * len(Organelle)
+        self.batch_size = parts * self._part_size
         self.steps_per_epoch = math.ceil(len(renderer.store) / self.batch_size)
         self.labels = {modality: tuple(Organelle) for modality in renderer.modalities}
         self.pixel_size_um: tuple[float, float] | None = config.pixel_size_um
         side = math.ceil(PLANE_TO_CROP * config.crop)
-        self._planes = PlaneStream(renderer, config.seed, self.batch_size, side, config.pixel_size_um)
+        held = config.accumulate * self._part_size  # what one process asks for
+        self._planes = PlaneStream(renderer, config.seed, held, side, config.pixel_size_um)
 
-    def make(self, number: int) -> Batch:
-        """Build batch `number`: one crop of each of its planes."""
-        rng = np.random.default_rng([self._config.seed, number])
-        planes = self._planes.planes(number)
+    def make(self, number: int, part: int = 0) -> Batch:
+        """Build a part of batch `number`: one crop of each of its planes."""
+        samples = range(part * self._part_size, (part + 1) * self._part_size)
+        planes = [self._planes.plane(number, sample) for sample in samples]
         batch = _BatchBuilder(tuple(plane.modality for plane in planes), tuple(Organelle), self._config.crop)
-        for b, plane in enumerate(planes):
-            self._put(batch, b, plane, rng)
-        return batch.build()
+        for b, (sample, plane) in enumerate(zip(samples, planes, strict=True)):
+            self._put(batch, b, plane, sample_rng(self._config.seed, number, sample))
+        return batch.build(1 / self._parts)
 
     def _put(self, batch: "_BatchBuilder", b: int, plane: RenderedPlane, rng: np.random.Generator) -> None:
         crop = self._config.crop
@@ -208,14 +221,16 @@ class _BatchBuilder:
         self._y_BCYX[b, c] = y_YX
         self._labelled_BC[b, c] = True
 
-    def build(self) -> Batch:
+    def build(self, share: float) -> Batch:
         tensors = (torch.from_numpy(array) for array in (self._x_B1YX, self._y_BCYX, self._labelled_BC))
         x_B1YX, y_BCYX, labelled_BC = tensors
-        return Batch(x_B1YX, y_BCYX, labelled_BC, self._organelles, self._modalities)
+        return Batch(x_B1YX, y_BCYX, labelled_BC, self._organelles, self._modalities, share)
 
 
 class Loader:
     """An endless iterator over the batches of a source, prepared ahead by threads and delivered in order.
+
+    Each item is a list of those parts of a batch that this process learns from.
 
     Parameters
     ----------
@@ -224,6 +239,7 @@ class Loader:
         Number of the first batch.
     workers : int
         Threads.
+    parts : sequence of int
 
     Attributes
     ----------
@@ -233,22 +249,23 @@ class Loader:
         Seconds that the caller has waited for batches: where they grow, loading is slower than computing.
     """
 
-    def __init__(self, source: BatchSource, *, start: int = 0, workers: int = 1) -> None:
-        self._source = source
+    def __init__(self, source: BatchSource, *, start: int = 0, workers: int = 1, parts: Sequence[int] = (0,)) -> None:
+        self._source, self._parts = source, parts
         self.next = start
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
         self._ahead: deque[Future[Batch]] = deque()
-        self._depth = workers + 1
+        self._depth = workers + len(parts)
         self.waited = 0.0
 
     def __iter__(self) -> "Loader":
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> list[Batch]:
         while len(self._ahead) < self._depth:
-            self._ahead.append(self._pool.submit(self._source.make, self.next + len(self._ahead)))
+            ahead, i = divmod(len(self._ahead), len(self._parts))
+            self._ahead.append(self._pool.submit(self._source.make, self.next + ahead, self._parts[i]))
         began = time.monotonic()
-        batch = self._ahead.popleft().result()
+        batch = [self._ahead.popleft().result() for _ in self._parts]
         self.waited += time.monotonic() - began
         self.next += 1
         return batch

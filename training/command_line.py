@@ -13,6 +13,8 @@ from model.commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED, log_to_sta
 from model.devices import find_device
 from model.errors import UserError
 from model.memory import tune_malloc
+from training import distributed
+from training.config import RunConfig
 from training.data import read_data
 from training.options import parse
 from training.run_folder import RunFolder
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     log_to_standard_streams("training")
     tune_malloc()
+    distributed.join()
+    if distributed.rank():
+        logging.getLogger(__package__).setLevel(logging.ERROR)  # progress and warnings are the same on all ranks
     try:
         trainer = prepare(arguments)
     except UserError as error:
@@ -53,28 +58,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("Interrupted. The last saved state stands: --resume goes on from there.")
         return INTERRUPTED
     log.info(trainer.summary())
-    if interrupted:
+    if interrupted and distributed.rank() == 0:
         log.error("Interrupted. The state is saved: --resume goes on from there.")
-    return INTERRUPTED if interrupted else DONE
+    code = INTERRUPTED if interrupted else DONE
+    distributed.leave(code)
+    return code
 
 
 def prepare(arguments: Sequence[str] | None) -> Trainer:
     """Read configuration and data, and build what trains; raises UserError where nothing can be begun."""
-    config, resume = parse(arguments)
-    if not resume:
-        RunFolder(config.output).require_new()
+    config, resume = distributed.on_first_rank(lambda: _configure(arguments))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = find_device(config.device)
+    device = find_device(distributed.local_device(config.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     data = read_data(config)
     trainer = (Trainer.resume if resume else Trainer)(config, data, device)
+    ranks = distributed.world_size()
     log.info(
         "%s, %.2f M parameters, batches of %d, %d steps an epoch, on %s, trained on %s",
         config.recipe,
         sum(p.numel() for p in trainer.module.network.parameters()) / 1e6,
         data.source.batch_size,
         trainer.steps_per_epoch,
-        device,
+        device if ranks == 1 else f"{ranks} ranks of {device.type}",
         trainer.trained_on,
     )
     return trainer
+
+
+def _configure(arguments: Sequence[str] | None) -> tuple[RunConfig, bool]:
+    """What to train, and whether from a saved state."""
+    config, resume = parse(arguments)
+    folder = RunFolder(config.output)
+    if resume and folder.state.is_file():
+        return config, True
+    folder.require_new()
+    if resume:
+        log.info("%s: not found, the run begins", folder.state)
+    return config, False

@@ -168,7 +168,10 @@ class TrainingConfig:
     sampling : {"balanced", "plain"}
         balanced: equally many samples from each labelled organelle's list (paper, section 2.2); plain: from all fields.
     batch_per_organelle : int
-        Samples from each labelled organelle's list in every batch.
+        Samples from each labelled organelle's list in every micro-batch. A batch is --accumulate micro-batches of each
+        of torchrun's processes; the learning rate is not changed by their number.
+    accumulate : int
+        Micro-batches whose gradients are summed before the optimizers move: the batch that does not fit into memory.
     lambda_l1 : float
         Weight of the adaptive L1 (paper, equation 2).
     outside_weight : float
@@ -177,6 +180,11 @@ class TrainingConfig:
         Weight of the GAN (paper, equation 2); 0: no discriminators.
     lambda_correlation : float
         Weight of 1 - Pearson correlation.
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        Number format of the convolutions' factors; auto: bf16 where the device has it, fp16 with scaled losses on other
+        CUDA devices, else fp32.
+    compile : bool
+        Compile the networks by torch.compile, which takes minutes and a C++ compiler.
     learning_rate : float
         Adam's, at the start.
     beta1 : float
@@ -214,12 +222,15 @@ class TrainingConfig:
     validation_studies: tuple[str, ...] = ()
     validation_planes: NonNegativeInt = 24
     batch_per_organelle: PositiveInt = 1
+    accumulate: PositiveInt = 1
     partial_labels: PartialLabels = "adaptive"
     sampling: Sampling = "balanced"
     lambda_l1: NonNegativeFloat = 100.0
     outside_weight: Share = 0.1
     lambda_gan: NonNegativeFloat = 1.0
     lambda_correlation: NonNegativeFloat = 0.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
     learning_rate: PositiveFloat = 2e-4
     beta1: ShareBelowOne = 0.5
     ema: ShareBelowOne = 0.0

@@ -12,6 +12,7 @@ from simulation.renderer import SpecimenRenderer
 from training.batches import BatchSource, FieldBatches, SpecimenBatches
 from training.check import check
 from training.config import RunConfig
+from training.distributed import on_first_rank, world_size
 from training.index import Index, hold_out, split
 from training.plane_cache import PlaneCache
 from training.scan import scan
@@ -33,6 +34,8 @@ class Data:
 def read_data(config: RunConfig) -> Data:
     """Index and check the data, hold fields out, and log what was found and what is left out.
 
+    Rank 0 alone reads all files.
+
     Parameters
     ----------
     config : RunConfig
@@ -44,14 +47,16 @@ def read_data(config: RunConfig) -> Data:
         Where nothing is left to learn from.
     """
     preprocessing = Preprocessing(config.input_normalization, config.pixel_size_um)
-    index = _read_index(config, preprocessing)
+    index = on_first_rank(lambda: _read_index(config, preprocessing))
+    parts = config.accumulate * world_size()
     if config.specimens is not None:
         renderer = SpecimenRenderer(config.specimens, config.modalities)
         log.info("%d specimens to render, %d fields held out", len(renderer.store), len(index.fields))
-        return Data(SpecimenBatches(renderer, config), index, "simulated cells", examples=index)
+        return Data(SpecimenBatches(renderer, config, parts), index, "simulated cells", examples=index)
     training, validation = _split(index, config)
     cache = PlaneCache(preprocessing, config.target_normalization, int(config.cache_gb * 2**30))
-    return Data(FieldBatches(training, cache, config), validation, origin(training, config.data), examples=training)
+    source = FieldBatches(training, cache, config, parts)
+    return Data(source, validation, origin(training, config.data), examples=training)
 
 
 def _split(index: Index, config: RunConfig) -> tuple[Index, Index]:

@@ -40,7 +40,7 @@ class Options(RunConfig):
     config : tuple of Path
         TOML files with options, e.g. of training/recipes/; the last one wins, the command line wins over all.
     resume : bool
-        Go on with the run in --output, with the options in its config.toml.
+        Go on with the run in --output, with the options in its config.toml; begin it where it has saved no state.
     """
 
     config: tuple[Path, ...] = ()
@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[RunConfig, bool]:
     config : RunConfig
         Complete and valid.
     resume : bool
-        Whether the run of that configuration is to be resumed.
+        Whether the run of that configuration is to be resumed, if it has saved a state.
 
     Raises
     ------
@@ -71,17 +71,23 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[RunConfig, bool]:
     """
     asked = _peek(arguments, {})
     tables = [read_table(path) for path in asked.config]
-    if asked.resume:
-        return _resumed(arguments, asked.output / CONFIG_FILE, tables), True
+    stored = asked.output / CONFIG_FILE
+    if asked.resume and stored.is_file():
+        return _resumed(arguments, stored, tables), True
     # The files or the command line may name recipe and checkpoint, over whose values they win.
     asked = _peek(arguments, _merged(tables))
+    if asked.resume and asked.data == _options({}).data:
+        raise UserError(
+            f"{stored}: not found, expected the configuration of the run to resume, in its --output, or the options "
+            "of one to begin."
+        )
     layers = [recipe_table(asked.recipe)]
     if asked.init is not None:
         layers.append(_checkpoint_table(asked.init))
     config = _run_config(_command_line(arguments, _merged([*layers, *tables])))
     _check(as_table(config), "")
     config.validate()
-    return config, False
+    return config, asked.resume
 
 
 def read_table(path: Path) -> Table:
@@ -179,8 +185,6 @@ def _checkpoint_table(path: Path) -> Table:
 
 def _resumed(arguments: Sequence[str] | None, path: Path, tables: Sequence[Table]) -> RunConfig:
     """The configuration of a stored run; UserError where an option contradicts it."""
-    if not path.is_file():
-        raise UserError(f"{path}: not found, expected the configuration of the run to resume, in its --output.")
     stored = read_table(path)
     config = _run_config(_command_line(arguments, _merged([stored, *tables])))
     _check(as_table(config), "")

@@ -12,7 +12,7 @@ from training.config import RunConfig
 from training.metrics_logger import LOG, TENSORBOARD
 from training.options import CONFIG_FILE, write_config
 
-STATE_FORMAT = 4
+STATE_FORMAT = 5
 STATE, LAST, BEST = "state.pt", "last.safetensors", "best.safetensors"
 BEFORE_FIRST_STATE = {CONFIG_FILE, LOG, TENSORBOARD}
 
@@ -58,11 +58,7 @@ class RunFolder:
             torch.save({"format": STATE_FORMAT, **state}, file)
 
     def read_state(self, device: torch.device) -> dict[str, Any]:
-        """Read what `write_state` stored; raises UserError where it is missing, damaged or of another version."""
-        if not self.state.is_file():
-            raise UserError(
-                f"{self.state}: not found; the run ended before it saved a state, start it again without --resume."
-            )
+        """Read what `write_state` stored; raises UserError where it is damaged or of another version."""
         try:
             state: dict[str, Any] = torch.load(self.state, map_location=device, weights_only=True)
         except Exception as error:  # a damaged file can raise anything

@@ -1,7 +1,8 @@
 """Balanced batches: equally many samples from each labelled organelle's list in every batch (paper section 2.2).
 
-Batch number n is a pure function of (seed, n): no random state runs along, so the stream can be read ahead by
-threads, and a resumed run goes on with the very batch that comes next.
+Batch number n is a pure function of (seed, n), and sample s of it one of (seed, n, s): no random state runs along. So
+threads can read ahead, a resumed run goes on with the very batch that comes next, and a batch is the same whether one
+process learns from all of it or several from a part each.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from training.index import Field
 
 @dataclass(frozen=True)
 class Pick:
-    """One sample: its field, its plane, and the organelle from whose list it was drawn, if from one."""
+    """One sample: its number in the batch, its field, its plane, and the organelle from whose list, if from one."""
 
+    sample: int
     field: Field
     z: int
     drawn_for: Organelle | None = None
@@ -29,10 +31,15 @@ class Sampler(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Samples in a batch."""
+        """Samples of all parts of a batch."""
 
-    def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
-        """Draw the samples of batch `number`; the generator goes on with their augmentation."""
+    def draw(self, number: int) -> list[list[Pick]]:
+        """Draw the samples of batch `number`, part by part."""
+
+
+def sample_rng(seed: int, number: int, sample: int) -> np.random.Generator:
+    """Return the generator of one sample's augmentation, whoever draws the other samples of batch `number`."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, sample)))
 
 
 class BalancedSampler:
@@ -45,8 +52,10 @@ class BalancedSampler:
     ----------
     fields : sequence of Field
     per_organelle : int
-        Samples drawn from each list.
+        Samples drawn from each list for each part.
     seed : int
+    parts : int
+        Parts of a batch, each as balanced as the whole.
 
     Raises
     ------
@@ -54,43 +63,50 @@ class BalancedSampler:
         Where no field is labelled.
     """
 
-    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int) -> None:
+    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int, parts: int = 1) -> None:
         self.lists = {o: [f for f in fields if o in f.labels] for o in Organelle}
         self.lists = {o: listed for o, listed in self.lists.items() if listed}
         if not self.lists:
             raise UserError("the training part of the data holds no labelled field, expected at least one")
         self.per_organelle = per_organelle
         self.seed = seed
+        self.parts = parts
 
     @property
     def batch_size(self) -> int:
-        """Samples in a batch."""
-        return self.per_organelle * len(self.lists)
+        """Samples of all parts."""
+        return self.parts * self.per_organelle * len(self.lists)
 
-    def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
-        """Draw the samples of batch `number`; the generator goes on with their augmentation."""
+    def draw(self, number: int) -> list[list[Pick]]:
+        """Draw the samples of batch `number`, part by part."""
         rng = np.random.default_rng([self.seed, number])
-        picks = []
+        parts: list[list[Pick]] = [[] for _ in range(self.parts)]
+        size = self.parts * self.per_organelle
         for organelle, listed in self.lists.items():
-            chosen = rng.choice(len(listed), self.per_organelle, replace=len(listed) < self.per_organelle)
-            for i in chosen:
-                picks.append(Pick(listed[i], _plane(listed[i], rng), organelle))
-        return picks, rng
+            first = sum(map(len, parts))
+            chosen = rng.choice(len(listed), size, replace=len(listed) < size)
+            for place, i in enumerate(chosen):
+                pick = Pick(first + place, listed[i], _plane(listed[i], rng), organelle)
+                parts[place // self.per_organelle].append(pick)
+        return parts
 
 
 class PlainSampler:
     """Draws from all labelled fields alike, for comparison; batches are as large as `BalancedSampler`'s."""
 
-    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int) -> None:
-        self.batch_size = BalancedSampler(fields, per_organelle, seed).batch_size
+    def __init__(self, fields: Sequence[Field], per_organelle: int, seed: int, parts: int = 1) -> None:
+        self.batch_size = BalancedSampler(fields, per_organelle, seed, parts).batch_size
         self.fields = [f for f in fields if f.labels]
         self.seed = seed
+        self.parts = parts
 
-    def draw(self, number: int) -> tuple[list[Pick], np.random.Generator]:
-        """Draw the samples of batch `number`; the generator goes on with their augmentation."""
+    def draw(self, number: int) -> list[list[Pick]]:
+        """Draw the samples of batch `number`, part by part."""
         rng = np.random.default_rng([self.seed, number])
         chosen = rng.choice(len(self.fields), self.batch_size, replace=len(self.fields) < self.batch_size)
-        return [Pick(self.fields[i], _plane(self.fields[i], rng)) for i in chosen], rng
+        picks = [Pick(s, self.fields[i], _plane(self.fields[i], rng)) for s, i in enumerate(chosen)]
+        size = self.batch_size // self.parts
+        return [picks[first : first + size] for first in range(0, self.batch_size, size)]
 
 
 def _plane(entry: Field, rng: np.random.Generator) -> int:

@@ -22,6 +22,7 @@ from model.preprocessing import Preprocessing
 from training.batches import Loader
 from training.config import RunConfig
 from training.data import Data
+from training.distributed import on_first_rank, rank, sum_over_ranks, world_size
 from training.input_statistics import learned_inputs
 from training.metrics_logger import MetricsLogger, Progress, duration
 from training.options import as_table, require_same
@@ -67,11 +68,14 @@ class Trainer:
         self.input_statistics = learned_inputs(data.examples.fields, self.preprocessing)
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
-        self.loader = Loader(data.source, workers=config.workers)
+        parts = range(rank() * config.accumulate, (rank() + 1) * config.accumulate)
+        self.loader = Loader(data.source, workers=config.workers, parts=parts)
         self.metrics_logger = MetricsLogger(config.output)
         self.progress = Progress()
+        self.seconds = 0.0
         self._seconds_before = 0.0
         self._began = time.monotonic()
+        self._interrupted = False
         self._validated_at = -1
 
     @classmethod
@@ -79,11 +83,16 @@ class Trainer:
         """Go on with the run in ``config.output``, bit for bit where its schedule is in epochs or steps.
 
         Parameters as of the constructor. Raises UserError where no state was saved, or the run was started with
-        another configuration or other data.
+        another configuration, other data or another number of processes.
         """
         folder = RunFolder(config.output)
         state = folder.read_state(device)
         require_same(config, state["config"], folder.state)
+        if state["world_size"] != world_size():
+            raise UserError(
+                f"{folder.state}: was saved by {state['world_size']} processes, expected as many to resume it, found "
+                f"{world_size()}: see torchrun's --nproc-per-node."
+            )
         # The weights of --init are in the state; its file need not be there any more.
         trainer = cls(replace(config, init=None), data, device)
         if state["split_sha256"] != trainer.split_sha256:
@@ -93,13 +102,13 @@ class Trainer:
         trainer.loader.next = state["next_batch"]
         trainer.best, trainer.scores, trainer._validated_at = state["best"], state["scores"], state["validated_at"]
         trainer.initial_sha256 = state["initial_sha256"]
-        trainer._seconds_before = state["seconds"]
+        trainer.seconds = trainer._seconds_before = state["seconds"]
         return trainer
 
     @property
     def minutes(self) -> float:
-        """Minutes this run has taken so far, earlier parts included."""
-        return (self._seconds_before + time.monotonic() - self._began) / 60
+        """Minutes this run has taken until its last step, earlier parts included."""
+        return self.seconds / 60
 
     def done(self) -> float:
         """How far the run is, in the schedule's unit."""
@@ -122,10 +131,8 @@ class Trainer:
             Whether a signal stopped it.
         """
         self._began = time.monotonic()
-        resumed = self._seconds_before > 0
-        (self.folder.resume if resumed else self.folder.begin)(self.config)
         with closing(self.loader), closing(self.metrics_logger), interrupts_noted() as interrupted:
-            self.metrics_logger.open(resumed_at=self.module.steps)
+            on_first_rank(self._open)
             try:
                 self._train(interrupted)
             except torch.OutOfMemoryError as error:
@@ -133,54 +140,79 @@ class Trainer:
                     f"{self.device} has too little memory for step {self.module.steps + 1}, "
                     "try a smaller --crop, --width or --batch-per-organelle."
                 ) from error
-            return interrupted()
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"The networks cannot be compiled ({reason}), leave --compile out.") from error
+            return self._interrupted
+
+    def _open(self) -> None:
+        resumed = self._seconds_before > 0
+        (self.folder.resume if resumed else self.folder.begin)(self.config)
+        self.metrics_logger.open(resumed_at=self.module.steps)
 
     def _train(self, interrupted: Callable[[], bool]) -> None:
         schedule = self.config.schedule
-        begun_at, validated = self._share(), time.monotonic()
-        while not (schedule.finished(self.done()) or interrupted() or self._out_of_time()):
-            batch = next(self.loader)
-            losses = self.module.step(batch, schedule.factor(self.done()))
-            self.progress.add(losses, len(batch.modalities))
-            if self.progress.due():
-                self.progress.line(self.module.steps, self._share(), self.loader.waited, self._seconds_left(begun_at))
+        begun_at, validated = self._share(), self.seconds
+        self._agree(interrupted)
+        while not (schedule.finished(self.done()) or self._interrupted or self._out_of_time()):
+            losses = self.module.step(next(self.loader), schedule.factor(self.done()))
+            if rank() == 0:
+                self._tell(losses, begun_at)
+            self._agree(interrupted)
             if self._validation_due(validated):
-                self._validate_and_checkpoint()
-                validated = time.monotonic()
+                self._validated_at = self.module.steps
+                on_first_rank(self._validate_and_checkpoint)
+                self._agree(interrupted)
+                validated = self.seconds
         # Who asks to stop does not want to wait for a validation; nor is one needed twice.
-        if interrupted() or self._validated_at == self.module.steps:
-            self._save()
+        if self._interrupted or self._validated_at == self.module.steps:
+            on_first_rank(self._save)
         else:
-            self._validate_and_checkpoint()
+            self._validated_at = self.module.steps
+            on_first_rank(self._validate_and_checkpoint)
+        self._agree(interrupted)
+
+    def _agree(self, interrupted: Callable[[], bool]) -> None:
+        """Take over the clock of rank 0, and whether any rank was asked to stop: all decide alike on both."""
+        seconds, interrupts = sum_over_ranks([0.0 if rank() else self._elapsed(), float(interrupted())])
+        self.seconds, self._interrupted = self._seconds_before + seconds, interrupts > 0
+
+    def _elapsed(self) -> float:
+        """Seconds of this part of the run."""
+        return time.monotonic() - self._began
+
+    def _tell(self, losses: dict[str, float], begun_at: float) -> None:
+        self.progress.add(losses, self.source.batch_size)
+        if self.progress.due():
+            self.progress.line(self.module.steps, self._share(), self.loader.waited, self._seconds_left(begun_at))
 
     def _share(self) -> float:
         return min(1.0, self.done() / self.config.schedule.total)
 
     def _out_of_time(self) -> bool:
         limit = self.config.schedule.part_minutes
-        return limit is not None and time.monotonic() - self._began >= 60 * limit
+        return limit is not None and self.seconds - self._seconds_before >= 60 * limit
 
     def _seconds_left(self, begun_at: float) -> float:
         """Of this part of the run, which began at that share of the schedule."""
-        elapsed, share = time.monotonic() - self._began, self._share()
+        elapsed, share = self._elapsed(), self._share()
         left = elapsed / (share - begun_at) * (1 - share) if share > begun_at else math.inf
         limit = self.config.schedule.part_minutes
         return left if limit is None else min(left, 60 * limit - elapsed)
 
     def _validation_due(self, validated: float) -> bool:
         if self.config.validate_minutes is not None:
-            return time.monotonic() - validated >= 60 * self.config.validate_minutes
+            return self.seconds - validated >= 60 * self.config.validate_minutes
         return self.module.steps % self.steps_per_epoch == 0
 
     def _validate_and_checkpoint(self) -> None:
         """Score the held-out planes, log all metrics, and save."""
-        self._validated_at = self.module.steps
         rate, waiting = self.progress.pace(self.loader.waited)
         network = self.module.eval_network.eval()
         self.scores = validate(
             self.held_out,
             self.preprocessing,
-            lambda batch: self.module.predict(network, batch.to(self.device)),
+            lambda batch: self.module.predict(network.forward, batch.to(self.device)),  # never compiled for each shape
             stride=self.stride,
         )
         metrics = self.progress.take_means() | self.scores
@@ -209,7 +241,8 @@ class Trainer:
                 "split_sha256": self.split_sha256,
                 "module": self.module.state(),
                 "next_batch": self.loader.next,
-                "seconds": 60 * self.minutes,
+                "seconds": self._seconds_before + self._elapsed(),
+                "world_size": world_size(),
                 "best": self.best,
                 "scores": self.scores,
                 "validated_at": self._validated_at,
@@ -226,6 +259,7 @@ class Trainer:
             "seed": str(self.config.seed),
             "steps": str(self.module.steps),
             "batch_size": str(self.source.batch_size),
+            "precision": str(self.module.precision),
             "minutes": f"{self.minutes:.1f}",
             **self.source.notes(),
             "validation_planes": str(len(self.held_out)),
