@@ -33,7 +33,6 @@ from torch.utils.flop_counter import flop_registry
 from model.images import write_plane
 from model.labels import Organelle
 from model.networks.layers import InstanceNorm
-from model.precision import Precision
 from model.preprocessing import Preprocessing
 from training.batches import Batch
 from training.config import RunConfig
@@ -180,21 +179,19 @@ def count_step(config: RunConfig, picks: Sequence[Pick]) -> tuple[CostCounter, i
     """What one step costs, and the bytes of weights and of Adam's moments; a small first step has made these."""
     torch.manual_seed(0)
     module = Pix2PixModule(config, torch.device("cpu"))
-    module.precision = Precision.BF16
-    module.step(batch_of(picks, WARM_UP_CROP), 1.0)
+    module.step([batch_of(picks, WARM_UP_CROP)], 1.0)
     state = _tensors(module.state())
     batch = batch_of(picks, config.crop)
     with as_on_cuda(), CostCounter([*state, batch.x_B1YX, batch.y_BCYX]) as counter:
-        module.step(batch, 1.0)
+        module.step([batch], 1.0)
     return counter, sum(tensor.nbytes for tensor in state)
 
 
 def validation_bytes(config: RunConfig) -> int:
     """The largest sum of living tensors while a plane of LARGEST_PLANE is predicted, from one of a crop's size."""
     module = Pix2PixModule(config, torch.device("cpu"))
-    module.precision = Precision.BF16
     field = Field("", 0, config.modalities[0], {}, dict.fromkeys(Organelle, Path()))
-    batch = batch_of([Pick(field, 0)], config.crop)
+    batch = batch_of([Pick(0, field, 0)], config.crop)
     with torch.no_grad(), as_on_cuda(), CostCounter([batch.x_B1YX]) as counter:
         module.predict(module.eval_network.eval(), batch)
     peak: int = counter.peak_bytes
@@ -225,7 +222,7 @@ def main() -> None:
     print(f"| | {head} |\n|{'---|' * 9}")
     hours: dict[str, list[str]] = {gpu.name: [] for gpu in GPUS}
     for name, arguments in RUNS.items():
-        config, _ = parse([*arguments, "--data", str(options.data), "--output", "unused"])
+        config, _ = parse([*arguments, "--data", str(options.data), "--output", "unused", "--precision", "bf16"])
         training, _ = hold_out(index.only(config.modalities), config.validation_studies)
         mean, most, pairs = draws(training, config)
         steps = -(-len(training.fields) // len(mean)) * round(config.schedule.total)

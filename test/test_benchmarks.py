@@ -88,13 +88,15 @@ def test_operations_bytes_and_living_tensors_are_counted() -> None:
 def test_a_training_step_is_counted_as_torch_does_it() -> None:
     labels = {Organelle.NUCLEUS: Path("n"), Organelle.ACTIN: Path("a")}
     index = Index((Field("Study_1", 1, Modality.BF, {0: Path("x")}, labels),))
-    config, _ = parse(["--modality", "BF", "--data", "d", "--output", "o", "--width", "4", "--crop", "64"])
+    config, _ = parse(
+        ["--modality", "BF", "--data", "d", "--output", "o", "--width", "4", "--crop", "64", "--precision", "bf16"]
+    )
     mean, most, pairs = draws(index, config)
     assert mean == most and pairs == len(mean) * 2 == 4
     counter, state = count_step(config, mean)
     module = Pix2PixModule(config, torch.device("cpu"))
     with FlopCounterMode(display=False) as torchs:
-        module.step(batch_of(mean, 64), 1.0)
+        module.step([batch_of(mean, 64)], 1.0)
     assert counter.flop == torchs.get_total_flops()
     trained = [*module.network.encoder.parameters()]
     trained += [
