@@ -1,20 +1,27 @@
 """The baseline of the speed benchmark computes what ours does; work and memory are counted as they are used."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from monai.inferers.utils import dense_patch_slices
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import net2net, peak_memory
 from benchmarks.baseline import OVERLAP, WINDOW, as_published
 from benchmarks.inference import passes, tera_flop_of_a_pass
 from benchmarks.net2net import net2net_widen
+from benchmarks.training_cost import CostCounter, Gpu, as_on_cuda, batch_of, count_step, draws
+from model.labels import Modality, Organelle
 from model.networks.architecture import Architecture
 from model.networks.build import build
 from model.networks.generator import ResnetGenerator
 from model.networks.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d
+from training.index import Field, Index
+from training.options import parse
+from training.pix2pix_module import Pix2PixModule
 
 
 def small_network() -> ResnetGenerator:
@@ -62,3 +69,44 @@ def test_a_commands_peak_memory_is_its_own() -> None:
     assert peak_memory.peak_gb() > len(here) / 1e9
     with pytest.raises(SystemExit, match="failed"):
         peak_memory.run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_operations_bytes_and_living_tensors_are_counted() -> None:
+    weight = torch.ones(100, 200)
+    with CostCounter([weight]) as counter:
+        product = weight.T @ weight  # 160 kB beside the 80 kB of the weight, which is read twice
+        half = product[:100].to(torch.bfloat16)  # 40 kB of 80 kB
+        del product
+        half.add_(1)
+    assert counter.flop == 2 * 200 * 100 * 200
+    assert counter.operations[0] == (2 * counter.flop, 320_000)  # float32 at half the pace
+    assert sum(moved for _, moved in counter.operations) == 320_000 + 120_000 + 80_000
+    assert counter.peak_bytes == 80_000 + 160_000 + 40_000
+    assert counter.seconds(Gpu("", 32e-6, 1.0)) == pytest.approx(1.0 + (120e3 + 80e3) / 0.8e9)
+
+
+def test_a_training_step_is_counted_as_torch_does_it() -> None:
+    labels = {Organelle.NUCLEUS: Path("n"), Organelle.ACTIN: Path("a")}
+    index = Index((Field("Study_1", 1, Modality.BF, {0: Path("x")}, labels),))
+    config, _ = parse(["--modality", "BF", "--data", "d", "--output", "o", "--width", "4", "--crop", "64"])
+    mean, most, pairs = draws(index, config)
+    assert mean == most and pairs == len(mean) * 2 == 4
+    counter, state = count_step(config, mean)
+    module = Pix2PixModule(config, torch.device("cpu"))
+    with FlopCounterMode(display=False) as torchs:
+        module.step(batch_of(mean, 64), 1.0)
+    assert counter.flop == torchs.get_total_flops()
+    trained = [*module.network.encoder.parameters()]
+    trained += [
+        p for o in labels for m in (module.network.decoders[o], module.discriminators[o]) for p in m.parameters()
+    ]
+    everything = sum(p.nbytes for m in (module.network, module.discriminators) for p in m.parameters())
+    assert state == pytest.approx(everything + 2 * sum(p.nbytes for p in trained), rel=0.01)
+    assert state < counter.peak_bytes < sum(moved for _, moved in counter.operations)
+
+
+def test_normalization_is_counted_in_the_format_of_cuda() -> None:
+    image = torch.rand(1, 2, 8, 8, dtype=torch.bfloat16)
+    with as_on_cuda():
+        assert InstanceNorm()(image).dtype is torch.float32
+    assert InstanceNorm()(image).dtype is torch.bfloat16

@@ -45,3 +45,9 @@ def test_what_is_named_is_there(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 800
+
+
+def test_the_docs_are_short() -> None:
+    words = {page: len(page.read_text().split()) for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+    assert sum(words.values()) <= 9_800
+    assert words[ROOT / "docs" / "light-my-cells.md"] <= 750

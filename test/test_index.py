@@ -16,7 +16,7 @@ from model.labels import Modality, Organelle
 from model.normalization import InputNormalization
 from model.preprocessing import Preprocessing
 from training.check import check
-from training.index import Field, Index, split
+from training.index import Field, Index, hold_out, split
 from training.scan import read_file_lists, scan
 
 AS_IT_IS = Preprocessing(InputNormalization.LINEAR)
@@ -141,6 +141,12 @@ def test_split_holds_out_about_the_fraction_of_each_modality() -> None:
     _, validation = split(Index(fields), by="field", fraction=0.1, seed=1)
     assert [sum(f.modality is m for f in validation.fields) for m in Modality] == [2, 2, 2]
     assert split(Index(fields), by="field", fraction=0.1, seed=2)[1] != validation
+
+
+def test_named_studies_are_held_out_of_every_modality() -> None:
+    fields = tuple(Field(f"Study_{s}", 0, m, {}, {}) for s in range(1, 5) for m in Modality)
+    training, validation = hold_out(Index(fields), ("Study_2", "Study_4"))
+    assert validation.fields == fields[3:6] + fields[9:] and training.fields == fields[:3] + fields[6:9]
 
 
 @pytest.mark.skipif(not FILE_LISTS.is_dir(), reason="the challenge's file lists are not at hand")

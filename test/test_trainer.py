@@ -277,6 +277,9 @@ def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path
         (["--specimens", "cells"], "--specimens is given, expected also --pixel-size MIN MAX"),
         (["--init", "none.safetensors"], "none.safetensors: found no readable file"),
         (["--validation-fraction", "0.99", "--split-by", "study"], "leaves no study to train on."),
+        (["--validation-studies", "Study_1", "Study_4"], "found no study Study_4, expected those of --validation-stu"),
+        (["--validation-studies", "Study_1", "Study_2", "Study_3"], "Study_2 Study_3 leaves no study to train on."),
+        (["--validation-studies", "Study_1", "--specimens", "x"], "--validation-studies is given with --specimens, "),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(

@@ -158,6 +158,8 @@ class TrainingConfig:
         Unit that is held out for validation.
     validation_fraction : float
         Share of the units that is held out.
+    validation_studies : tuple of str
+        Hold out the fields of these studies instead, by name, e.g. Study_10.
     validation_planes : int
         Held-out planes to score.
     partial_labels : {"adaptive", "complete", "blank"}
@@ -217,6 +219,7 @@ class TrainingConfig:
     window: int = 512
     split_by: Literal["field", "study"] = "field"
     validation_fraction: ShareBelowOne = 0.1
+    validation_studies: tuple[str, ...] = ()
     validation_planes: NonNegativeInt = 24
     batch_per_organelle: PositiveInt = 1
     accumulate: PositiveInt = 1
@@ -315,6 +318,8 @@ class RunConfig(TrainingConfig):
     def validate(self) -> None:
         """As `TrainingConfig.validate`, for the whole run."""
         super().validate()
+        if self.specimens is not None and self.validation_studies:
+            raise UserError("--validation-studies is given with --specimens, which hold out all of --data.")
         if self.specimens is not None and (
             self.pixel_size_um is None
             or self.input_normalization is not InputNormalization.FLATFIELD

@@ -13,7 +13,7 @@ from training.batches import BatchSource, FieldBatches, SpecimenBatches
 from training.check import check
 from training.config import RunConfig
 from training.distributed import on_first_rank, world_size
-from training.index import Index, split
+from training.index import Index, hold_out, split
 from training.plane_cache import PlaneCache
 from training.scan import scan
 
@@ -53,21 +53,34 @@ def read_data(config: RunConfig) -> Data:
         renderer = SpecimenRenderer(config.specimens, config.modalities)
         log.info("%d specimens to render, %d fields held out", len(renderer.store), len(index.fields))
         return Data(SpecimenBatches(renderer, config, parts), index, "simulated cells", examples=index)
-    training, validation = split(index, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
-    if config.partial_labels == "complete":
-        training = training.complete()
-        if not training.fields:
-            raise UserError("--partial-labels complete is given, but no field has all labels of its modality.")
-    if not training.fields:
-        raise UserError(f"--validation-fraction {config.validation_fraction} leaves no {config.split_by} to train on.")
-    log.info("%d fields to train on, %d held out by %s", len(training.fields), len(validation.fields), config.split_by)
+    training, validation = _split(index, config)
     cache = PlaneCache(preprocessing, config.target_normalization, int(config.cache_gb * 2**30))
     source = FieldBatches(training, cache, config, parts)
     return Data(source, validation, origin(training, config.data), examples=training)
 
 
+def _split(index: Index, config: RunConfig) -> tuple[Index, Index]:
+    if config.validation_studies:
+        training, validation = hold_out(index, config.validation_studies)
+        option, how = f"--validation-studies {' '.join(config.validation_studies)}", "study"
+    else:
+        training, validation = split(index, by=config.split_by, fraction=config.validation_fraction, seed=config.seed)
+        option, how = f"--validation-fraction {config.validation_fraction}", config.split_by
+    if not training.fields:
+        raise UserError(f"{option} leaves no {how} to train on.")
+    if config.partial_labels == "complete":
+        training = training.complete()
+        if not training.fields:
+            raise UserError("--partial-labels complete is given, but no field has all labels of its modality.")
+    studies = f" ({', '.join(validation.studies)})" if how == "study" and validation.fields else ""
+    log.info("%d fields to train on, %d held out by %s%s", len(training.fields), len(validation.fields), how, studies)
+    return training, validation
+
+
 def _read_index(config: RunConfig, preprocessing: Preprocessing) -> Index:
     index = scan(config.data)
+    if unknown := sorted(set(config.validation_studies) - set(index.studies)):
+        raise UserError(f"{config.data[0]}: found no study {unknown[0]}, expected those of --validation-studies.")
     chosen = index.only(config.modalities)
     if not chosen.fields:
         present = ", ".join(index.labelled()) or "no labelled field"

@@ -6,7 +6,7 @@ labelled organelle. Whatever splits or counts the data does so by field, never b
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -128,6 +128,12 @@ class Index:
         if len(self.skipped) > MOST_LISTED:
             lines.append(f"  and {len(self.skipped) - MOST_LISTED} more are skipped")
         return "\n".join(lines)
+
+
+def hold_out(index: Index, studies: Collection[str]) -> tuple[Index, Index]:
+    """Split by the names of the studies that are held out; returns the training and the validation part."""
+    held, kept = (tuple(f for f in index.fields if (f.study in studies) is side) for side in (True, False))
+    return replace(index, fields=kept), replace(index, fields=held)
 
 
 def split(index: Index, *, by: str, fraction: float, seed: int) -> tuple[Index, Index]:
