@@ -204,17 +204,21 @@ def ranks_of(process: subprocess.Popen) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("restarts", [0, 1])
-def test_a_killed_rank_costs_the_steps_since_the_last_state(data: Path, tmp_path: Path, restarts: int) -> None:  # noqa: F811
+@pytest.mark.parametrize("launched", [(), ("--max-restarts", "1"), ("--max-restarts", "1", "--standalone")])
+def test_a_killed_rank_costs_the_steps_since_the_last_state(
+    data: Path,  # noqa: F811
+    tmp_path: Path,
+    launched: tuple[str, ...],
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     length = ("--steps", "300", "--steps-per-epoch", "20", "--validation-planes", "1")
     command = arguments(data, killed, *OPTIONS, *length, "--resume", modality="all")
-    process = train(*command, torchrun_options=("--max-restarts", str(restarts)))
+    process = train(*command, torchrun_options=launched)
     wait_for(killed / "state.pt", process)
     os.kill(ranks_of(process)[-1], signal.SIGKILL)
     code, out, errors = finished(process)
     assert "lost another rank" in errors
-    if restarts:
+    if launched:
         assert code == DONE, errors
         assert out.count("state.pt: not found, the run begins") == 1
     else:

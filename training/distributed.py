@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from model.commands import NOT_BEGUN
 from model.errors import UserError
@@ -26,8 +28,15 @@ LONGEST_WAIT = timedelta(days=1)
 
 def join() -> None:
     """Join the process group where torchrun started this process: gloo for CPU tensors, NCCL for those of a GPU."""
-    if dist.is_torchelastic_launched():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT)
+    if not dist.is_torchelastic_launched():
+        return
+    store, rank, world_size = next(rendezvous("env://"))
+    if os.environ["GROUP_WORLD_SIZE"] == "1":
+        # torchrun's store outlives a restart, with the addresses of processes that are gone (PyTorch issue 135712).
+        # Only on one machine do all ranks count restarts alike.
+        store = PrefixStore(f"restart_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=LONGEST_WAIT)
 
 
 def leave(code: int) -> None:
