@@ -181,11 +181,11 @@ def count_step(config: RunConfig, picks: Sequence[Pick]) -> tuple[CostCounter, i
     torch.manual_seed(0)
     module = Pix2PixModule(config, torch.device("cpu"))
     module.precision = Precision.BF16
-    module.step(batch_of(picks, WARM_UP_CROP), 1.0)
+    module.step([batch_of(picks, WARM_UP_CROP)], 1.0)
     state = _tensors(module.state())
     batch = batch_of(picks, config.crop)
     with as_on_cuda(), CostCounter([*state, batch.x_B1YX, batch.y_BCYX]) as counter:
-        module.step(batch, 1.0)
+        module.step([batch], 1.0)
     return counter, sum(tensor.nbytes for tensor in state)
 
 
@@ -194,7 +194,7 @@ def validation_bytes(config: RunConfig) -> int:
     module = Pix2PixModule(config, torch.device("cpu"))
     module.precision = Precision.BF16
     field = Field("", 0, config.modalities[0], {}, dict.fromkeys(Organelle, Path()))
-    batch = batch_of([Pick(field, 0)], config.crop)
+    batch = batch_of([Pick(0, field, 0)], config.crop)
     with torch.no_grad(), as_on_cuda(), CostCounter([batch.x_B1YX]) as counter:
         module.predict(module.eval_network.eval(), batch)
     peak: int = counter.peak_bytes

@@ -94,7 +94,7 @@ def test_a_training_step_is_counted_as_torch_does_it() -> None:
     counter, state = count_step(config, mean)
     module = Pix2PixModule(config, torch.device("cpu"))
     with FlopCounterMode(display=False) as torchs:
-        module.step(batch_of(mean, 64), 1.0)
+        module.step([batch_of(mean, 64)], 1.0)
     assert counter.flop == torchs.get_total_flops()
     trained = [*module.network.encoder.parameters()]
     trained += [
