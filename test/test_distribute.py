@@ -99,6 +99,7 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, resources: Path) -> Non
     assert not (tmp_path / "out/.attempts").exists()
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_worker_is_named_and_the_others_are_done(tmp_path: Path, resources: Path) -> None:
     harmless = {"a", "b", "c", "x", "y", "z"}
     for name in (*harmless, "killer"):

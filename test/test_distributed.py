@@ -123,6 +123,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_both_and_resume_is_bit_for_bit(
     data: Path,  # noqa: F811
     two_ranks: Path,
