@@ -82,16 +82,23 @@ def test_the_array_of_the_page_goes_on_where_a_task_was_killed(
     def call(*command: str) -> str:
         return subprocess.run(command, cwd=tmp_path, env=slurm, capture_output=True, text=True).stdout.strip()
 
+    def log(task: int) -> str:
+        path = tmp_path / f"labelling_{task}.log"
+        return path.read_text() if path.exists() else ""
+
+    def ended() -> bool:
+        return all("Output: predictions" in log(task) for task in (1, 2)) and not call("squeue", "-h", "-j", job)
+
     job = call("sbatch", "--parsable", "--array=1-2", "job.sh")
     output = tmp_path / "predictions"
-    wait_for(lambda: list(output.rglob("*.tiff")) and processes(str(ROOT / "inference.py"), "--shard 1/2"))
-    wait_for(lambda: "[2/" in (tmp_path / "labelling_1.log").read_text())
+    wait_for(lambda: "[2/" in log(1))
     (victim,) = processes(str(ROOT / "inference.py"), "--shard 1/2")
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: call("squeue", "-h", "-j", f"{job}_1", "-o", "%r") == "BeginTime")
-    call("scontrol", "update", f"JobId={job}_1", "StartTime=now")  # Slurm waits two minutes otherwise
-    wait_for(lambda: not call("squeue", "-h", "-j", job))
-    first, second = ((tmp_path / f"labelling_{task}.log").read_text() for task in (1, 2))
+    # Slurm waits two minutes, as it revoked all credentials of the task up to the second of its end.
+    wait_for(lambda: call("squeue", "-h", "-j", f"{job}_1", "-o", "%r") == "BeginTime" or log(1).count("Found") == 2)
+    call("scontrol", "update", f"JobId={job}_1", "StartTime=now+4")
+    wait_for(ended)
+    first, second = log(1), log(2)
     assert "Killed" in first and first.count("Found") == 2, first
     assert re.search(r"\b2 already predicted|[3-9] already predicted", first), first
     assert second.count("Found") == 1, second
