@@ -72,7 +72,8 @@ def slurm_array(folder: Path, environment: dict[str, str]) -> None:
     call("sbatch", "--array=1-2", "--cpus-per-task=1", "--mem=2G", "job.sh")
     while tasks := call("squeue", "--me", "--noheader", "--array", "--format=%A %i %r").splitlines():
         for task in tasks:
-            if task.endswith("BeginTime"):  # Slurm lets two minutes pass before it starts a task again
+            if task.endswith("BeginTime"):  # Slurm waits two minutes; a start in the second of the end would fail
+                time.sleep(2)
                 call("scontrol", "update", f"JobId={task.split()[1]}", "StartTime=now")
         time.sleep(0.2)
 

@@ -96,7 +96,8 @@ def test_the_array_of_the_page_goes_on_where_a_task_was_killed(
     os.kill(victim, signal.SIGKILL)
     # Slurm waits two minutes, as it revoked all credentials of the task up to the second of its end.
     wait_for(lambda: call("squeue", "-h", "-j", f"{job}_1", "-o", "%r") == "BeginTime" or log(1).count("Found") == 2)
-    call("scontrol", "update", f"JobId={job}_1", "StartTime=now+4")
+    time.sleep(2)
+    call("scontrol", "update", f"JobId={job}_1", "StartTime=now")
     wait_for(ended)
     first, second = log(1), log(2)
     assert "Killed" in first and first.count("Found") == 2, first
