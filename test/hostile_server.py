@@ -92,12 +92,12 @@ class _Handler(BaseHTTPRequestHandler):
         chunked = fault.startswith("chunked")
         if chunked:
             headers["Transfer-Encoding"] = "chunked"
-        self._head(206 if start else 200, None if chunked or fault == "bare-drop" else announced, headers)
         if fault in ("drop", "reset", "chunked-drop", "bare-drop"):
             body = body[: len(body) // 2]
         body = body[:announced]
         with self.server.lock:
             self.server.sent[path] += len(body)
+        self._head(206 if start else 200, None if chunked or fault == "bare-drop" else announced, headers)
         if chunked:
             end = b"\r\n" if fault == "chunked-drop" else b"\r\n0\r\n\r\n"
             body = f"{len(body):x}\r\n".encode() + body + end

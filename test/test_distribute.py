@@ -229,7 +229,8 @@ def test_a_scheduler_that_has_ended_is_one_sentence(
         (["--device", "cuda:1"], "--device cuda:1: expected auto, cpu, cuda or mps"),
         (["--preview"], "--preview is not of this command"),
         (["--gpu"], "--gpu is for Slurm"),
-        (["--partition", "gpu"], "--partition and --walltime are of jobs"),
+        (["--partition", "gpu"], "are of jobs, expected --slurm"),
+        (["--memory", "2GB"], "are of jobs, expected --slurm"),
         (["--resources", "nowhere"], "nowhere"),
     ],
 )
@@ -240,6 +241,12 @@ def test_options_that_cannot_be_meant(
     assert main([*given(tmp_path, resources), "--workers", "1", *wrong]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_memory_that_is_no_size(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*given(tmp_path, resources), "--workers", "1", "--slurm", "--memory", "lots"])
+    assert "found 'lots', expected a size such as 16GB" in capsys.readouterr().err
 
 
 def test_without_dask_the_extra_is_named() -> None:

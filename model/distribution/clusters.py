@@ -26,6 +26,9 @@ JOB_LOGS = ".jobs"
 CLOSING_S = 20
 """How long workers may take to end."""
 
+JOB_MEMORY = "16GB"
+"""Of a job, where no option says more."""
+
 JOB_CLUSTERS = {"slurm": SLURMCluster, "pbs": PBSCluster, "lsf": LSFCluster, "sge": SGECluster}
 
 _CONFIGURATION = {
@@ -97,7 +100,7 @@ def _jobs(options: argparse.Namespace) -> SpecCluster:
     cluster = JOB_CLUSTERS[options.scheduler](
         queue=options.partition,
         walltime=options.walltime,
-        memory=options.memory,
+        memory=options.memory or JOB_MEMORY,
         cores=threads_per_worker(options),
         processes=1,
         job_name="in-silico-labelling",

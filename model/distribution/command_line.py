@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from dask.utils import parse_bytes
 from distributed import Client
 
 from ..batch import Outcome
@@ -18,7 +19,7 @@ from ..command_line import Cases, exit_code, log_networks, networks_folder, open
 from ..commands import SOME_FAILED, log_to_standard_streams, one_sentence, whole_number
 from ..errors import UserError
 from ..options import add_list, batch_options, inference_settings, parse
-from .clusters import JOB_CLUSTERS, open_cluster, threads_per_worker
+from .clusters import JOB_CLUSTERS, JOB_MEMORY, open_cluster, threads_per_worker
 from .dispatch import Dispatcher, LostError, prepare_workers
 from .worker import WorkerOptions
 
@@ -53,8 +54,17 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     add("--slurm", dest="scheduler", action="store_const", const="slurm", help="the same as --scheduler slurm")
     add("--partition", metavar="NAME", help="partition or queue of the jobs")
     add("--walltime", metavar="HH:MM:SS", help="time limit of a job; one that reaches it is replaced")
-    add("--memory", default="16GB", help="of a job (%(default)s)")
+    add("--memory", type=memory, metavar="SIZE", help=f"of a job ({JOB_MEMORY})")
     add("--gpu", action="store_true", help="ask Slurm for a GPU for each job")
+
+
+def memory(text: str) -> str:
+    """Check a size such as 16GB; raises argparse.ArgumentTypeError, one sentence, for other text."""
+    try:
+        parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a size such as {JOB_MEMORY}") from error
+    return text
 
 
 def distribute(options: argparse.Namespace) -> int:
@@ -98,5 +108,5 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--preview is not of this command; inference.py writes it afterwards from what is predicted.")
     if options.gpu and options.scheduler != "slurm":
         raise UserError("--gpu is for Slurm; for other schedulers, dask-jobqueue's configuration file asks for GPUs.")
-    if not options.scheduler and (options.partition or options.walltime):
-        raise UserError("--partition and --walltime are of jobs, expected --slurm or --scheduler with them.")
+    if not options.scheduler and (options.partition or options.walltime or options.memory):
+        raise UserError("--partition, --walltime and --memory are of jobs, expected --slurm or --scheduler with them.")
