@@ -5,7 +5,6 @@ code: 0 all claims were run, whatever came out; 1 a training failed; 2 nothing c
 """
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from experiments.data import Data, prepare
 from experiments.definitions import Claim, Scale, claim_names, read_claim, read_scale
-from experiments.report import draw, judge, table
+from experiments.report import draw, table, write_result, write_summary
 from experiments.scoring import score
 from experiments.training import train
 from model.commands import (
@@ -26,7 +25,7 @@ from model.commands import (
     whole_number,
 )
 from model.errors import UserError
-from model.files import prepare_folder, write_text
+from model.files import prepare_folder
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +75,13 @@ def report(name: str, claim: Claim, scale: Scale, data: Data, options: argparse.
         method.name: {seed: score(claim, method, seed, planes, options.output, options.device) for seed in scale.seeds}
         for method in claim.methods
     }
-    verdicts = judge(claim, scores)
+    results = options.output / "results"
+    verdicts = write_result(name, claim, options.scale, scores, results)
     log.info("\n%s (%s)\n\n%s\n", claim.claim, claim.source, table(claim, scores))
     for verdict in verdicts:
         log.info("%s", verdict)
-    document = {
-        "claim": claim.claim,
-        "scale": options.scale,
-        "seeds": scale.seeds,
-        "checks": [{"check": v.check, "values": v.values, "held": v.held} for v in verdicts],
-        "table": table(claim, scores),
-    }
-    write_text(options.output / "results" / f"{name}.json", json.dumps(document, indent=2) + "\n")
-    draw(claim, scale.seeds[0], planes, options.output, options.output / "results" / f"{name}.png")
+    draw(claim, scale.seeds[0], planes, options.output, results / f"{name}.png")
+    write_summary(results)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """The result of a claim: whether its checks hold over the seeds, a table, and a figure like the paper's Fig. 6."""
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from evaluation.metrics import normalize, pcc
 from experiments.definitions import Check, Claim, Side
 from experiments.scoring import Row, mean, prediction_file
+from model.files import write_text
 from model.images import read_image
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
@@ -68,6 +70,40 @@ def _judge(check: Check, scores: Scores) -> Verdict:
     known = not any(map(math.isnan, values))
     held = True if all(fulfilled) else False if known and not any(fulfilled) else None
     return Verdict(words, values, held)
+
+
+def write_result(name: str, claim: Claim, scale: str, scores: Scores, folder: Path) -> list[Verdict]:
+    """Write ``NAME.json``; returns the verdicts."""
+    verdicts = judge(claim, scores)
+    document = {
+        "claim": claim.claim,
+        "source": claim.source,
+        "scale": scale,
+        "seeds": list(next(iter(scores.values()))),
+        "checks": [
+            {"check": v.check, "values": [round(value, 4) for value in v.values], "held": v.held} for v in verdicts
+        ],
+        "table": table(claim, scores),
+    }
+    write_text(folder / f"{name}.json", json.dumps(document, indent=2) + "\n")
+    return verdicts
+
+
+def write_summary(folder: Path) -> None:
+    """Write ``README.md`` from the results in a folder: whether each claim holds, then its checks, table and figure."""
+    documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    lines = ["# Results", "", "| claim | checks that held | did not hold | undecided |", "|---|---|---|---|"]
+    for name, document in documents.items():
+        held = [check["held"] for check in document["checks"]]
+        lines.append(f"| [{name}](#{name}) | {held.count(True)} | {held.count(False)} | {held.count(None)} |")
+    for name, document in documents.items():
+        verdicts = [Verdict(check["check"], tuple(check["values"]), check["held"]) for check in document["checks"]]
+        command = f"python experiment.py {name} --scale {document['scale']}"
+        seeds = ", ".join(map(str, document["seeds"]))
+        lines += ["", f"## {name}", "", f"{document['claim']} ({document['source']})", ""]
+        lines += [f"`{command}`, seeds {seeds}:", "", *(f"- {verdict}" for verdict in verdicts), "", document["table"]]
+        lines += ["", f"![{document['claim']}]({name}.png)"]
+    write_text(folder / "README.md", "\n".join(lines) + "\n")
 
 
 def _of(metric: str, side: Side, scores: Scores) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ import tomli_w
 from experiments import command_line, definitions
 from experiments.data import labels_of_fields, real_studies
 from experiments.definitions import Check, Claim, Method, Side, claim_names, read_claim, read_networks, read_scale
-from experiments.report import Scores, judge, spread, table
+from experiments.report import Scores, judge, spread, table, write_result, write_summary
 from experiments.scoring import Row, mean
 from experiments.training import options_of
 from model.commands import NOT_BEGUN
@@ -135,6 +135,21 @@ def test_the_table_shows_the_spread_over_the_seeds() -> None:
     assert spread((0.5,)) == "0.500"
 
 
+def test_the_summary_of_a_folder_says_what_held(tmp_path: Path) -> None:
+    scores: Scores = {"a": {1: rows({N: 0.4}), 2: rows({N: 0.6})}, "b": {1: rows({N: 0.5}), 2: rows({N: 0.5})}}
+    unclear = Check(metric="PCC", better=Side(method="a"), than=Side(method="b"))
+    bound = Check(metric="PCC", of=Side(method="a", organelle=N), at_least=0.3)
+    write_result("second", claim(bound, unclear), "tiny", scores, tmp_path)
+    write_result("first", claim(bound), "tiny", scores, tmp_path)
+    write_summary(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "| [first](#first) | 1 | 0 | 0 |\n| [second](#second) | 1 | 0 | 1 |" in text
+    assert "`python experiment.py second --scale tiny`, seeds 1, 2:" in text
+    assert "- PCC of a over b: 0.000 ± 0.141, undecided" in text
+    assert "- PCC of a (nucleus) is at least 0.3: 0.500 ± 0.141, held" in text
+    assert "| PCC | PC | a | – | 0.500 ± 0.141 |" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -164,6 +179,7 @@ def test_a_claim_from_nothing_to_its_figure(tmp_path: Path, capsys: pytest.Captu
     assert command_line.main(call) == 0
     out = capsys.readouterr().out
     assert "| PCC | PC | with GAN |" in out and "sharpness of with GAN over without GAN" in out
+    assert "## gan" in (tmp_path / "results/README.md").read_text()
     assert (tmp_path / "results/gan.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pix2pix*/last.safetensors")}
     assert len(before) == 4
