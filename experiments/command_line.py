@@ -80,7 +80,7 @@ def report(name: str, claim: Claim, scale: Scale, data: Data, options: argparse.
     log.info("\n%s (%s)\n\n%s\n", claim.claim, claim.source, table(claim, scores))
     for verdict in verdicts:
         log.info("%s", verdict)
-    draw(claim, scale.seeds[0], planes, options.output, results / f"{name}.png")
+    draw(claim, scale.seeds[0], planes, options.output, results / f"{name}.jpg")
     write_summary(results)
 
 

@@ -102,7 +102,7 @@ def write_summary(folder: Path) -> None:
         seeds = ", ".join(map(str, document["seeds"]))
         lines += ["", f"## {name}", "", f"{document['claim']} ({document['source']})", ""]
         lines += [f"`{command}`, seeds {seeds}:", "", *(f"- {verdict}" for verdict in verdicts), "", document["table"]]
-        lines += ["", f"![{document['claim']}]({name}.png)"]
+        lines += ["", f"![{document['claim']}]({name}.jpg)"]
     write_text(folder / "README.md", "\n".join(lines) + "\n")
 
 
@@ -175,7 +175,7 @@ def draw(claim: Claim, seed: int, planes: Path, runs: Path, path: Path) -> None:
         row[0].set_ylabel(f"{modality}, {organelle}", fontsize=9)
     figure.tight_layout(pad=0.4)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, pil_kwargs={"quality": 88})
     plt.close(figure)
 
 

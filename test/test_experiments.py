@@ -180,7 +180,7 @@ def test_a_claim_from_nothing_to_its_figure(tmp_path: Path, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "| PCC | PC | with GAN |" in out and "sharpness of with GAN over without GAN" in out
     assert "## gan" in (tmp_path / "results/README.md").read_text()
-    assert (tmp_path / "results/gan.png").stat().st_size > 10_000
+    assert (tmp_path / "results/gan.jpg").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pix2pix*/last.safetensors")}
     assert len(before) == 4
     assert command_line.main(call) == 0
