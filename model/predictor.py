@@ -169,7 +169,7 @@ class Predictor:
         _check_pixel_size(pixel_size_um)
         if modality not in self._routing.routes:
             raise ValueError(f"modality must be BF, PC, DIC or None, got {modality!r}")
-        routes = self._routing.routes[modality]
+        routes = self._routing.choose(modality, pixel_size_um)
         heads: dict[str, dict[Organelle, Organelle]] = {}
         for organelle, route in routes.items():
             heads.setdefault(route.checkpoint, {})[organelle] = route.head

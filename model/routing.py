@@ -3,13 +3,16 @@
     {"format": 1,
      "checkpoints": {"pix2pix-bf": {"file": "pix2pix_bf.safetensors", "sha256": "<of the file>"}, ...},
      "routes": {"BF": {"mitochondria": "pix2pix-bf/mitochondria", ...}, "PC": {...},
-                "DIC": {..., "actin": "unetplusplus/actin"}, "unknown": {...}}}
+                "DIC": {..., "actin": "unetplusplus/actin"}, "unknown": {...}},
+     "low_magnification": {"from_um": 0.2, "routes": {"BF": {...}, "PC": {...}, "DIC": {...}, "unknown": {...}}}}
 
 The default follows the paper's final ensemble: one pix2pix a modality, and for actin on DIC, which has no
-label at all, the unified UNet++. "unknown" is for images of unknown modality.
+label at all, the unified UNet++. "unknown" is for images of unknown modality. "low_magnification" may be left out:
+it has the routes of images with pixels of at least `from_um`, or of unknown size.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ ROUTING_FILE = "routing.json"
 MODEL_VOLUME = Path("/opt/ml/model")
 FORMAT = 1
 _UNKNOWN = "unknown"
+_LOW = "low_magnification"
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,41 @@ class CheckpointFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Routing:
-    """A validated ``routing.json``: every route names a known checkpoint, every modality has all organelles.
+Routes = Mapping[Modality | None, Mapping[Organelle, Route]]
+"""The key None holds the routes of an unknown modality."""
 
-    The key None of `routes` holds the routes of an unknown modality.
+
+@dataclass(frozen=True)
+class LowMagnification:
+    """Routes of images whose pixels are `from_um` µm or more on both axes, or of unknown size.
+
+    Without its pixel size an image is predicted as it is, and what networks take as it is has coarse pixels.
     """
 
+    from_um: float
+    routes: Routes
+
+
+@dataclass(frozen=True)
+class Routing:
+    """A validated ``routing.json``: every route names a known checkpoint, every modality has all organelles."""
+
     checkpoints: Mapping[str, CheckpointFile]
-    routes: Mapping[Modality | None, Mapping[Organelle, Route]]
+    routes: Routes
+    low_magnification: LowMagnification | None = None
+
+    def choose(self, modality: Modality | None, pixel_size_um: tuple[float, float] | None) -> Mapping[Organelle, Route]:
+        """Return the routes of an image by its modality and pixel size (y, x) in µm."""
+        low = self.low_magnification
+        if low is None or (pixel_size_um is not None and min(pixel_size_um) < low.from_um):
+            return self.routes[modality]
+        return low.routes[modality]
+
+    @property
+    def all_routes(self) -> list[tuple[Modality | None, Organelle, Route]]:
+        """Every route, of each magnification."""
+        tables = [self.routes, *([self.low_magnification.routes] if self.low_magnification else [])]
+        return [(m, o, route) for table in tables for m, ways in table.items() for o, route in ways.items()]
 
     @classmethod
     def read(cls, folder: Path) -> "Routing":
@@ -66,25 +96,18 @@ class Routing:
         root = _mapping(document, path, "the file")
         if root.get("format") != FORMAT:
             raise UserError(f"{path} has format {root.get('format')!r}, expected {FORMAT}.")
-        _exact_keys(root, {"format", "checkpoints", "routes"}, path, "the file")
+        _exact_keys(root, {"format", "checkpoints", "routes", *({_LOW} & set(root))}, path, "the file")
         checkpoints = {
             name: _checkpoint_file(entry, path, name)
             for name, entry in _mapping(root["checkpoints"], path, "checkpoints").items()
         }
-        by_modality = _mapping(root["routes"], path, "routes")
-        _exact_keys(by_modality, {*Modality, _UNKNOWN}, path, "routes")
-        routes: dict[Modality | None, Mapping[Organelle, Route]] = {}
-        for key, entry in by_modality.items():
-            by_organelle = _mapping(entry, path, f"routes.{key}")
-            _exact_keys(by_organelle, set(Organelle), path, f"routes.{key}")
-            routes[None if key == _UNKNOWN else Modality(key)] = {
-                organelle: _route(by_organelle[organelle], path, f"routes.{key}.{organelle}", checkpoints)
-                for organelle in Organelle
-            }
-        unused = set(checkpoints) - {route.checkpoint for ways in routes.values() for route in ways.values()}
+        routes = _routes(root["routes"], path, "routes", checkpoints)
+        low = _low_magnification(root[_LOW], path, checkpoints) if _LOW in root else None
+        routing = cls(checkpoints, routes, low)
+        unused = set(checkpoints) - {route.checkpoint for _, _, route in routing.all_routes}
         if unused:
             raise UserError(f"{path} lists checkpoints that no route uses: {', '.join(sorted(unused))}.")
-        return cls(checkpoints, routes)
+        return routing
 
 
 def resources_folder(default: Path, model_volume: Path = MODEL_VOLUME) -> Path:
@@ -136,6 +159,29 @@ def _checkpoint_file(entry: Any, path: Path, name: str) -> CheckpointFile:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} is missing, though {path} lists it as {name!r}.")
     return CheckpointFile(checkpoint, sha256)
+
+
+def _low_magnification(entry: Any, path: Path, checkpoints: Mapping[str, CheckpointFile]) -> LowMagnification:
+    fields = _mapping(entry, path, _LOW)
+    _exact_keys(fields, {"from_um", "routes"}, path, _LOW)
+    from_um = fields["from_um"]
+    if not isinstance(from_um, int | float) or isinstance(from_um, bool) or not 0 < from_um < math.inf:
+        raise UserError(f"{path} has {_LOW}.from_um = {from_um!r}, expected a pixel size in µm above 0.")
+    return LowMagnification(float(from_um), _routes(fields["routes"], path, f"{_LOW}.routes", checkpoints))
+
+
+def _routes(entry: Any, path: Path, where: str, checkpoints: Mapping[str, CheckpointFile]) -> Routes:
+    by_modality = _mapping(entry, path, where)
+    _exact_keys(by_modality, {*Modality, _UNKNOWN}, path, where)
+    routes: dict[Modality | None, Mapping[Organelle, Route]] = {}
+    for key, ways in by_modality.items():
+        by_organelle = _mapping(ways, path, f"{where}.{key}")
+        _exact_keys(by_organelle, set(Organelle), path, f"{where}.{key}")
+        routes[None if key == _UNKNOWN else Modality(key)] = {
+            organelle: _route(by_organelle[organelle], path, f"{where}.{key}.{organelle}", checkpoints)
+            for organelle in Organelle
+        }
+    return routes
 
 
 def _route(entry: Any, path: Path, where: str, checkpoints: Mapping[str, CheckpointFile]) -> Route:

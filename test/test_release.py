@@ -12,8 +12,9 @@ from model.errors import UserError
 from model.labels import Modality, Organelle
 from model.precision import Precision
 from model.predictor import Predictor
+from model.routing import Routing
 from model.settings import InferenceSettings
-from training.release import UNIFIED, release
+from training.release import LOW, UNIFIED, main, release
 
 
 def sources(folder: Path) -> dict[str, Path]:
@@ -33,6 +34,32 @@ def test_what_is_released_predicts_as_before(resources: Path, tmp_path: Path) ->
         origin = after.plan(Modality.DIC, (8, 8), None).provenance
     assert origin[Organelle.ACTIN]["checkpoint"] == UNIFIED
     assert origin[Organelle.NUCLEUS]["checkpoint"] == "pix2pix-dic"
+
+
+def test_low_magnification_has_networks_of_its_own(resources: Path, tmp_path: Path) -> None:
+    few = replace(TINY_METADATA, labels={m: tuple(Organelle)[:3] for m in Modality})
+    folder = write_resources(tmp_path, {"pix2pix-pc": few, "pix2pix-dic": few})
+    for dic, actin_on_dic in ((sources(resources), f"pix2pix-dic{LOW}"), (sources(folder), UNIFIED)):
+        low = {f"{name}{LOW}": path for name, path in sources(resources).items() if name != UNIFIED}
+        release(sources(resources) | low | {f"pix2pix-dic{LOW}": dic["pix2pix-dic"]}, tmp_path / "out")
+        routing = Routing.read(tmp_path / "out")
+        assert routing.choose(Modality.PC, (0.1, 0.3))[Organelle.NUCLEUS].checkpoint == "pix2pix-pc"
+        assert routing.choose(Modality.PC, (0.2, 0.3))[Organelle.NUCLEUS].checkpoint == f"pix2pix-pc{LOW}"
+        assert routing.choose(Modality.PC, None)[Organelle.ACTIN].checkpoint == f"pix2pix-pc{LOW}"
+        assert routing.choose(Modality.DIC, None)[Organelle.ACTIN].checkpoint == actin_on_dic
+        assert routing.choose(None, None)[Organelle.ACTIN].checkpoint == UNIFIED
+    with Predictor.open(tmp_path / "out", settings=InferenceSettings(rotations=1)) as predictor:
+        plan = predictor.plan(Modality.BF, (64, 64), (0.3, 0.3))
+        assert {step.checkpoint for step in plan.steps} == {f"pix2pix-bf{LOW}"}
+        assert plan.provenance[Organelle.NUCLEUS]["checkpoint"] == f"pix2pix-bf{LOW}"
+
+
+def test_one_network_of_low_magnification_alone_is_refused(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [part for name, path in sources(resources).items() for part in (f"--{name.removeprefix('pix2pix-')}", path)]
+    words = [str(word).replace("--unetplusplus", "--unified") for word in given]
+    with pytest.raises(SystemExit):
+        main([*words, "--low-pc", words[1], "--output", "nowhere"])
+    assert "expected all three or none" in capsys.readouterr().err
 
 
 def test_stored_at_a_quarter_of_the_size(resources: Path, tmp_path: Path) -> None:

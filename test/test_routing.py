@@ -34,6 +34,21 @@ def test_reads_what_the_paper_does(tmp_path: Path) -> None:
     assert all(set(ways) == set(Organelle) for ways in routing.routes.values())
 
 
+def low(content: dict[str, Any]) -> dict[str, Any]:
+    content["low_magnification"] = {"from_um": 0.2, "routes": document()["routes"]}
+    inner: dict[str, Any] = content["low_magnification"]
+    return inner
+
+
+def test_low_magnification_has_its_own_routes(tmp_path: Path) -> None:
+    content = document()
+    low(content)["routes"]["PC"]["nucleus"] = "unified/actin"
+    routing = Routing.read(write(tmp_path, content))
+    for size, head in (((0.1, 0.1), "nucleus"), ((0.1, 0.5), "nucleus"), ((0.2, 0.2), "actin"), (None, "actin")):
+        assert routing.choose(Modality.PC, size)[Organelle.NUCLEUS].head == head
+    assert Routing.read(write(tmp_path, document())).choose(Modality.PC, None)[Organelle.NUCLEUS].head == "nucleus"
+
+
 FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "format": (lambda d: d.update(format=2), "format 2, expected 1"),
     "root key": (lambda d: d.update(extra=1), "extra"),
@@ -57,6 +72,10 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "hash": (lambda d: d["checkpoints"]["pix2pix"].update(sha256="ab"), "64 lower-case hexadecimal"),
     "missing": (lambda d: d["checkpoints"]["pix2pix"].update(file="gone"), "gone is missing"),
     "slash": (lambda d: d["checkpoints"].update({"a/b": d["checkpoints"]["pix2pix"]}), "without '/'"),
+    "low routes": (lambda d: low(d).pop("routes"), "from_um in low_magnification, expected from_um, routes"),
+    "low from": (lambda d: low(d).update(from_um="0.2"), "low_magnification.from_um = '0.2', expected a pixel size"),
+    "low zero": (lambda d: low(d).update(from_um=0), "low_magnification.from_um = 0, expected a pixel size"),
+    "low head": (lambda d: low(d)["routes"]["PC"].update(actin=3), "low_magnification.routes.PC.actin = 3"),
     "unused": (lambda d: d["checkpoints"].update(spare=d["checkpoints"]["pix2pix"]), "no route uses: spare"),
 }
 

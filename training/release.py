@@ -3,7 +3,8 @@
     python -m training.release --bf RUN/best.safetensors --pc … --dic … --unified … --output resources
 
 Three separate pix2pix predict their own modality; actin on DIC, which nobody labelled, comes from the unified
-network, and so does everything where the modality is unknown.
+network, and so does everything where the modality is unknown. Three more may predict images of low magnification
+(--low-bf, --low-pc, --low-dic), where pixels are 0.2 µm or more.
 """
 
 import argparse
@@ -21,12 +22,15 @@ from model.labels import Modality, Organelle
 log = logging.getLogger(f"{__package__}.release")  # __name__ is __main__ when this is the command
 
 UNIFIED = "unetplusplus"
+LOW = "-low-magnification"
+LOW_FROM_UM = 0.2
+"""Between the coarsest pixels of 40x (0.16 µm with usual cameras) and those of 20x (0.3 µm)."""
 
 
-def routes() -> dict[str, dict[str, str]]:
+def routes(suffix: str = "", actin_on_dic: str = UNIFIED) -> dict[str, dict[str, str]]:
     """Modality (or "unknown") and organelle to "checkpoint/head", as ``routing.json`` holds it."""
-    table = {str(modality): {str(o): f"pix2pix-{modality.lower()}/{o}" for o in Organelle} for modality in Modality}
-    table[Modality.DIC][Organelle.ACTIN] = f"{UNIFIED}/{Organelle.ACTIN}"
+    table = {str(m): {str(o): f"pix2pix-{m.lower()}{suffix}/{o}" for o in Organelle} for m in Modality}
+    table[Modality.DIC][Organelle.ACTIN] = f"{actin_on_dic}/{Organelle.ACTIN}"
     table["unknown"] = {str(o): f"{UNIFIED}/{o}" for o in Organelle}
     return table
 
@@ -37,7 +41,8 @@ def release(sources: Mapping[str, Path], output: Path) -> None:
     Parameters
     ----------
     sources : mapping of str to Path
-        Checkpoint files by name: ``pix2pix-bf``, ``pix2pix-pc``, ``pix2pix-dic`` and `UNIFIED`.
+        Checkpoint files by name: ``pix2pix-bf``, ``pix2pix-pc``, ``pix2pix-dic`` and `UNIFIED`; the first three also
+        with `LOW` behind it.
     output : Path
         Resources folder; files of the same names are replaced.
 
@@ -48,9 +53,12 @@ def release(sources: Mapping[str, Path], output: Path) -> None:
     """
     prepare_folder(output)
     files = {}
+    actin_on_dic = UNIFIED  # at low magnification: the network of DIC itself, if it had labels of actin
     for name, source in sources.items():
         network, metadata = checkpoint.load(source)
-        needed = set(Modality) if name == UNIFIED else {Modality(name.removeprefix("pix2pix-").upper())}
+        needed = (
+            set(Modality) if name == UNIFIED else {Modality(name.removesuffix(LOW).removeprefix("pix2pix-").upper())}
+        )
         if not needed <= set(metadata.modalities):
             raise UserError(
                 f"{source}: found a network that saw {', '.join(metadata.modalities)}, "
@@ -58,10 +66,14 @@ def release(sources: Mapping[str, Path], output: Path) -> None:
             )
         target = output / f"{name.replace('-', '_')}.safetensors"
         checkpoint.save(target, network, metadata, compact=True)
+        if name == f"pix2pix-dic{LOW}" and Organelle.ACTIN in metadata.labels[Modality.DIC]:
+            actin_on_dic = name
         files[name] = {"file": target.name, "sha256": file_sha256(target)}
         size = target.stat().st_size / 1e6
         log.info("%s: %.1f MB, %s, trained on %s", target, size, metadata.recipe, metadata.trained_on)
-    document = {"format": 1, "checkpoints": files, "routes": routes()}
+    document: dict[str, object] = {"format": 1, "checkpoints": files, "routes": routes()}
+    if any(name.endswith(LOW) for name in files):
+        document["low_magnification"] = {"from_um": LOW_FROM_UM, "routes": routes(LOW, actin_on_dic)}
     write_text(output / "routing.json", json.dumps(document, indent=2) + "\n")
 
 
@@ -70,11 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     for modality in Modality:
         parser.add_argument(f"--{modality.lower()}", type=Path, required=True, help=f"pix2pix for {modality}")
+    for modality in Modality:
+        parser.add_argument(f"--low-{modality.lower()}", type=Path, help=f"pix2pix for {modality} at low magnification")
     parser.add_argument("--unified", type=Path, required=True, help="UNet++ checkpoint trained on all modalities")
     parser.add_argument("--output", type=Path, required=True, help="resources folder")
     options = parser.parse_args(arguments)
     log_to_standard_streams("training")
     sources = {f"pix2pix-{m.lower()}": getattr(options, m.lower()) for m in Modality} | {UNIFIED: options.unified}
+    low = {f"pix2pix-{m.lower()}{LOW}": getattr(options, f"low_{m.lower()}") for m in Modality}
+    given = {name: path for name, path in low.items() if path is not None}
+    if given and given.keys() != low.keys():
+        parser.error("--low-bf, --low-pc and --low-dic: expected all three or none")
+    sources |= given
     try:
         release(sources, options.output)
     except UserError as error:
