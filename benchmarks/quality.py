@@ -1,10 +1,11 @@
 """How well the shipped checkpoints predict simulated cells they have never seen, as the challenge scores it.
 
     python -m benchmarks.quality --output runs/quality
+    python -m benchmarks.quality --output runs/quality_ordinary --setting ordinary
 
 Renders fields from a seed that no training used, predicts and scores them with the project's own commands, once with
 the shipped routing and, for contrast, once with actin on DIC from the pix2pix of DIC. Prints a Markdown table and
-writes benchmarks/results/quality.json.
+writes benchmarks/results/quality_SETTING.json.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from model.labels import Modality, Organelle
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).with_name("results") / "quality.json"
+RESULTS = Path(__file__).with_name("results")
 UNSEEN_SEED = 90210
 
 
@@ -52,9 +53,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="new folder for data, predictions and reports")
     parser.add_argument("--resources", type=Path, default=ROOT / "resources")
     parser.add_argument("--fields", type=int, default=36, help="fields for each modality")
+    parser.add_argument("--setting", choices=("challenge", "ordinary"), default="challenge", help="of simulate.py")
     options = parser.parse_args()
     data, only_dic = options.output / "data", options.output / "data-dic"
-    unseen = ("--fields", options.fields, "--seed", UNSEEN_SEED)
+    unseen = ("--fields", options.fields, "--seed", UNSEEN_SEED, "--setting", options.setting)
     command("simulate.py", "--output", data, *unseen)
     command("simulate.py", "--output", only_dic, *unseen, "--modalities", Modality.DIC)  # the same fields again
     shipped = score(data, options.resources, options.output / "shipped")
@@ -67,8 +69,7 @@ def main() -> None:
         print(f"| {organelle} | " + " | ".join(cells) + " |")
     print(f"\nActin on DIC by the pix2pix head: PCC {contrast['PCC']:.3f}, SSIM {contrast['SSIM']:.3f}.")
     document = {"fields": options.fields, "seed": UNSEEN_SEED, "shipped": shipped, "actin_on_dic_by_pix2pix": contrast}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    (RESULTS / f"quality_{options.setting}.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":
