@@ -9,8 +9,6 @@ benchmarks/results/empty_dish.json, and draws some empty dishes with their predi
 
 import argparse
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,10 +20,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
+from benchmarks.quality import command
 from model import PRESETS, Modality, Organelle, Predictor, read_image
 from model.naming import InputName, parse
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "empty_dish.json"
 SEED = 616161
 DRAWN = 2  # dishes of each modality
@@ -65,9 +63,8 @@ def main() -> None:
         for setting in ("empty", "ordinary"):
             data = options.output / setting
             if not (data / "SIMULATED.json").is_file():
-                call = ["--output", data, "--setting", setting, "--fields", options.fields, "--seed", SEED]
-                command = [sys.executable, ROOT / "simulate.py", *call, "--planes", 1]
-                subprocess.run([str(word) for word in command], check=True)
+                given = ("--setting", setting, "--fields", options.fields, "--seed", SEED, "--planes", 1)
+                command("simulate.py", "--output", data, *given)
             for path in sorted(data.rglob("*.ome.tiff")):
                 name = parse(path.name)
                 if not isinstance(name, InputName):

@@ -30,12 +30,11 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from benchmarks import plain_unet
-from benchmarks.real_nuclei import halves
+from benchmarks.real_nuclei import Pair, pairs
 from evaluation.metrics import pcc
 from model import PRESETS, Image, Modality, Organelle, Predictor, read_image
 from model.checkpoint import read_metadata
 from model.files import file_sha256
-from model.naming import InputName, TargetName, parse
 from model.routing import CheckpointFile, Route, Routing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +55,7 @@ WAYS: dict[str, list[str]] = {
 Prediction = Callable[[Image], NDArray[np.generic]]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Run:
     """One training: study, way, number of fields (0: none, what is shipped), draw."""
 
@@ -70,32 +69,20 @@ class Run:
         return "_".join(map(str, astuple(self))).replace(" ", "-").replace(",", "")
 
 
-def inputs(real: Path, study: str, half: str) -> list[Path]:
-    """Input planes of one half, in the order of their names."""
-    numbers = {number for number, of in halves(real, study).items() if of == half}
-    return [
-        path
-        for path in sorted((real / study).iterdir())
-        if isinstance(name := parse(path.name), InputName) and name.image in numbers
-    ]
+def pairs_of(real: Path, study: str, half: str) -> list[Pair]:
+    return [pair for pair in pairs(real, study) if pair.half == half]
 
 
-def target(path: Path) -> Path:
-    name = parse(path.name)
-    assert isinstance(name, InputName)
-    return path.with_name(TargetName(name.image, Organelle.NUCLEUS).filename)
-
-
-def drawn(run: Run, real: Path) -> list[Path]:
+def drawn(run: Run, real: Path) -> list[Pair]:
     """The fields of a draw: those of a smaller k are among those of a larger one."""
-    pool = inputs(real, run.study, "A")
+    pool = pairs_of(real, run.study, "A")
     order = np.random.default_rng(run.draw).permutation(len(pool))
     return [pool[index] for index in order[: run.fields]]
 
 
 def runs(real: Path, study: str) -> list[Run]:
     """All trainings of a study, and what is shipped, which has no field."""
-    everything = len(inputs(real, study, "A"))
+    everything = len(pairs_of(real, study, "A"))
     found = [Run(study, SHIPPED, 0, 0)]
     for count in (*(k for k in COUNTS if k < everything), everything):
         found += [Run(study, way, count, number) for number in range(DRAWS) for way in WAYS]
@@ -116,8 +103,8 @@ def carry_out(run: Run, real: Path, output: Path, minutes: float) -> float:
     folder.mkdir(parents=True, exist_ok=True)
     fields = drawn(run, real)
     if run.way == UNET:
-        pairs = [(read_image(path).pixels, read_image(target(path)).pixels) for path in fields]
-        network = plain_unet.train(pairs, minutes, run.draw)
+        images = [(read_image(pair.input).pixels, read_image(pair.nucleus).pixels) for pair in fields]
+        network = plain_unet.train(images, minutes, run.draw)
         value = score(run.study, real, lambda image: plain_unet.predict(network, image.pixels))
     else:
         checkpoint = shipped(modality) if not run.fields else train(run, fields, folder, modality, minutes)
@@ -126,11 +113,11 @@ def carry_out(run: Run, real: Path, output: Path, minutes: float) -> float:
     return value
 
 
-def train(run: Run, fields: list[Path], folder: Path, modality: Modality, minutes: float) -> Path:
+def train(run: Run, fields: list[Pair], folder: Path, modality: Modality, minutes: float) -> Path:
     """Train by train.py; the checkpoint."""
     study = folder / "data" / run.study
     study.mkdir(parents=True, exist_ok=True)
-    for file in (file for path in fields for file in (path, target(path))):
+    for file in (file for pair in fields for file in (pair.input, pair.nucleus)):
         if not (study / file.name).exists():
             (study / file.name).symlink_to(file.resolve())
     start: list[object] = ["--init", shipped(modality)]
@@ -160,7 +147,7 @@ def nuclei_of(checkpoint: Path, modality: Modality) -> Prediction:
 
 def score(study: str, real: Path, predict: Prediction) -> float:
     """Mean PCC of half B."""
-    images = ((read_image(path), read_image(target(path)).pixels) for path in inputs(real, study, "B"))
+    images = ((read_image(pair.input), read_image(pair.nucleus).pixels) for pair in pairs_of(real, study, "B"))
     return float(np.mean([pcc(predict(image), truth) for image, truth in images]))
 
 

@@ -10,8 +10,6 @@ Writes benchmarks/results/presets.json and docs/images/presets.png, and prints a
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality import command
 from evaluation.metrics import pcc, ssim
 from model.images import read_image
 from model.labels import Organelle
@@ -51,9 +50,8 @@ def words(settings: InferenceSettings) -> str:
 def render(folder: Path, fields: int) -> Path:
     """Simulated fields, one plane each, in focus; rendered unless they are there."""
     if not folder.exists():
-        options = ["--fields", fields, "--seed", UNSEEN_SEED, "--size", SIDE, "--planes", 1]
-        command = [sys.executable, ROOT / "simulate.py", "--output", folder, *options]
-        subprocess.run([str(word) for word in command], check=True)
+        given = ("--fields", fields, "--seed", UNSEEN_SEED, "--size", SIDE, "--planes", 1)
+        command("simulate.py", "--output", folder, *given)
     return folder
 
 
