@@ -4,7 +4,7 @@ Until then a signal ends the process at once. The first process of a container w
 because Linux sends it only signals that it has a handler for.
 """
 
-import importlib
+import importlib.util
 import math
 import os
 import signal
@@ -36,22 +36,19 @@ def serve() -> int:
 
 def distribute() -> int:
     """Run ``distribute.py``; returns its exit code."""
-    try:
-        return run(f"{__package__}.distribution.command_line")
-    except ModuleNotFoundError as error:
-        if error.name not in ("dask", "dask_jobqueue", "distributed"):
-            raise
-        sys.stderr.write("distribute.py needs Dask: pip install 'in-silico-labelling[distribute]'\n")
-        return NOT_BEGUN
+    needed = "distribute.py needs Dask: pip install 'in-silico-labelling[distribute]'"
+    return run(f"{__package__}.distribution.command_line", needed)
 
 
-def run(module: str) -> int:
+def run(module: str, needed: str = "This command needs {package}: `make test` installs it.") -> int:
     """Run a command so that it answers SIGINT and SIGTERM at any moment.
 
     Parameters
     ----------
     module : str
         Full name of a module with a function ``main() -> int``.
+    needed : str
+        What is said where a package that it imports is not installed.
 
     Returns
     -------
@@ -60,7 +57,14 @@ def run(module: str) -> int:
     """
     for number in _SIGNALS:
         signal.signal(number, _leave_at_once)
-    command = importlib.import_module(module)
+    try:
+        command = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or __package__).partition(".")[0]
+        if importlib.util.find_spec(package) is not None:  # a module within it: no matter of installing
+            raise
+        sys.stderr.write(needed.format(package=package) + "\n")
+        return NOT_BEGUN
     try:
         for number in _SIGNALS:
             signal.signal(number, _interrupt)

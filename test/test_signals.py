@@ -111,6 +111,16 @@ def test_a_signal_while_training_is_imported(tmp_path: Path, number: signal.Sign
     assert (process.returncode, errors) == (130, "Interrupted; nothing was begun.\n")
 
 
+def test_a_package_that_is_not_installed_is_named() -> None:
+    code = "import sys; sys.modules['tyro'] = None; from model.entry_points import run; sys.exit(run('{}'))"
+    for module, expected in (
+        ("training.command_line", (2, "This command needs tyro: `make test` installs it.")),
+        ("training.no_such_module", (1, "ModuleNotFoundError: No module named 'training.no_such_module'")),
+    ):
+        done = subprocess.run([sys.executable, "-c", code.format(module)], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == expected
+
+
 def test_what_starts_first_imports_nothing_slow() -> None:
     code = "import sys, model.entry_points; print(sorted({'torch', 'numpy', 'tifffile'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
