@@ -1,6 +1,7 @@
 """Run claims of the paper: train the networks that a claim compares, predict, score, and say whether it holds.
 
-Trainings, predictions and scores that are there already are used again, so that an interrupted run goes on. Exit
+Trainings, predictions and scores that are there already are used again, so that an interrupted run goes on. Results are
+written after each seed, beside those of the seeds before. Exit
 code: 0 all claims were run, whatever came out; 1 a training failed; 2 nothing could be begun; 130 interrupted.
 """
 
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from experiments.data import Data, prepare
 from experiments.definitions import Claim, Scale, claim_names, read_claim, read_scale
-from experiments.report import draw, table, write_result, write_summary
+from experiments.report import draw, judge, table, write_summary
+from experiments.results import add_seed
 from experiments.scoring import score
 from experiments.training import train
 from model.commands import (
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         scale = read_scale(options.scale)
         claims = {name: read_claim(name) for name in (claim_names() if options.claims == ["all"] else options.claims)}
-        data = find_data(scale, options)
+        runs = options.output / options.scale
+        data = find_data(scale, runs, options)
     except UserError as error:
         log.error(one_sentence(error))
         return NOT_BEGUN
@@ -46,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     try:
         networks = [name for claim in claims.values() for method in claim.methods for name in method.used]
-        train(networks, scale, data.training, options.output, options.jobs)
-        for name, claim in claims.items():
-            report(name, claim, scale, data, options)
+        for seed in options.seeds or scale.seeds:
+            train(networks, seed, scale, data.training, runs, options.jobs)
+            for name, claim in claims.items():
+                report(name, claim, seed, data, runs, options)
     except UserError as error:
         log.error(one_sentence(error))
         return SOME_FAILED
@@ -58,29 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def find_data(scale: Scale, options: argparse.Namespace) -> Data:
+def find_data(scale: Scale, runs: Path, options: argparse.Namespace) -> Data:
     """Simulate the data of the scale, or take the folders that are given."""
-    prepare_folder(options.output)
+    prepare_folder(runs)
     if scale.simulation is not None:
-        return prepare(scale.simulation, options.output / "data", options.jobs)
+        return prepare(scale.simulation, runs / "data", options.jobs)
     if options.data is None or options.test is None:
         raise UserError(f"--scale {options.scale} is given without --data and --test, expected folders of real data.")
     return Data(options.data, options.test, options.test)
 
 
-def report(name: str, claim: Claim, scale: Scale, data: Data, options: argparse.Namespace) -> None:
-    """Score the methods of a claim, log table and verdicts, and write them with the figure."""
+def report(name: str, claim: Claim, seed: int, data: Data, runs: Path, options: argparse.Namespace) -> None:
+    """Score the methods of a claim, write that with the figure, and log what the seeds that are there say together."""
     planes = data.focus if claim.planes == "focus" else data.test
-    scores = {
-        method.name: {seed: score(claim, method, seed, planes, options.output, options.device) for seed in scale.seeds}
-        for method in claim.methods
-    }
-    results = options.output / "results"
-    verdicts = write_result(name, claim, options.scale, scores, results)
+    found = {method.name: score(claim, method, seed, planes, runs, options.device) for method in claim.methods}
+    results = runs / "results"
+    scores = add_seed(results / f"{name}.json", options.scale, seed, found)
     log.info("\n%s (%s)\n\n%s\n", claim.claim, claim.source, table(claim, scores))
-    for verdict in verdicts:
+    for verdict in judge(claim, scores):
         log.info("%s", verdict)
-    draw(claim, scale.seeds[0], planes, options.output, results / f"{name}.jpg")
+    if seed == min(scores[claim.methods[0].name]):
+        draw(claim, seed, planes, runs, results / f"{name}.jpg")
     write_summary(results)
 
 
@@ -92,8 +94,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--scale", default="small", help="small: simulated cells, hours on two cores; full: the paper's"
     )
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="some seeds instead of the scale's")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/experiments"), help="data, runs, results (%(default)s)"
+        "--output",
+        type=Path,
+        default=Path("runs/experiments"),
+        help="data, runs and results, in a folder for each scale (%(default)s)",
     )
     parser.add_argument("--data", type=Path, help="real data to train on, for --scale full")
     parser.add_argument("--test", type=Path, help="real data to score, for --scale full")

@@ -1,9 +1,8 @@
-"""The result of a claim: whether its checks hold over the seeds, a table, and a figure like the paper's Fig. 6."""
+"""What the scores of a claim say: its checks over the seeds, a table, and a figure like the paper's Fig. 6."""
 
-import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import normalize, pcc
-from experiments.definitions import Check, Claim, Side
-from experiments.scoring import Row, mean, prediction_file
+from experiments.definitions import Check, Claim, Side, read_claim
+from experiments.results import Scores, read_result
+from experiments.scoring import mean, prediction_file
 from model.files import write_text
 from model.images import read_image
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
-
-Scores = Mapping[str, Mapping[int, list[Row]]]
-"""Rows by method and seed."""
 
 
 @dataclass(frozen=True)
@@ -72,42 +69,25 @@ def _judge(check: Check, scores: Scores) -> Verdict:
     return Verdict(words, values, held)
 
 
-def write_result(name: str, claim: Claim, scale: str, scores: Scores, folder: Path) -> list[Verdict]:
-    """Write ``NAME.json``; returns the verdicts."""
-    verdicts = judge(claim, scores)
-    document = {
-        "claim": claim.claim,
-        "source": claim.source,
-        "scale": scale,
-        "seeds": list(next(iter(scores.values()))),
-        "checks": [
-            {"check": v.check, "values": [round(value, 4) for value in v.values], "held": v.held} for v in verdicts
-        ],
-        "table": table(claim, scores),
-    }
-    write_text(folder / f"{name}.json", json.dumps(document, indent=2) + "\n")
-    return verdicts
-
-
 def write_summary(folder: Path) -> None:
     """Write ``README.md`` from the results in a folder: whether each claim holds, then its checks, table and figure."""
-    documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    lines = ["# Results", "", "| claim | checks that held | did not hold | undecided |", "|---|---|---|---|"]
-    for name, document in documents.items():
-        held = [check["held"] for check in document["checks"]]
-        lines.append(f"| [{name}](#{name}) | {held.count(True)} | {held.count(False)} | {held.count(None)} |")
-    for name, document in documents.items():
-        verdicts = [Verdict(check["check"], tuple(check["values"]), check["held"]) for check in document["checks"]]
-        command = f"python experiment.py {name} --scale {document['scale']}"
-        seeds = ", ".join(map(str, document["seeds"]))
-        lines += ["", f"## {name}", "", f"{document['claim']} ({document['source']})", ""]
-        lines += [f"`{command}`, seeds {seeds}:", "", *(f"- {verdict}" for verdict in verdicts), "", document["table"]]
-        lines += ["", f"![{document['claim']}]({name}.jpg)"]
-    write_text(folder / "README.md", "\n".join(lines) + "\n")
+    counts = ["# Results", "", "| claim | checks that held | did not hold | undecided |", "|---|---|---|---|"]
+    sections: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        name, claim, result = path.stem, read_claim(path.stem), read_result(path)
+        verdicts = judge(claim, result.scores)
+        held = [verdict.held for verdict in verdicts]
+        counts.append(f"| [{name}](#{name}) | {held.count(True)} | {held.count(False)} | {held.count(None)} |")
+        seeds = list(result.scores[claim.methods[0].name])
+        command = f"python experiment.py {name} --scale {result.scale} --seeds {' '.join(map(str, seeds))}"
+        sections += ["", f"## {name}", "", f"{claim.claim} ({claim.source})", "", f"`{command}`:", ""]
+        sections += [*(f"- {verdict}" for verdict in verdicts), "", table(claim, result.scores), ""]
+        sections += [f"![Seed {min(seeds)}: {claim.claim}]({name}.jpg)"]
+    write_text(folder / "README.md", "\n".join(counts + sections) + "\n")
 
 
 def _of(metric: str, side: Side, scores: Scores) -> tuple[float, ...]:
-    return tuple(mean(rows, metric, side) for rows in scores[side.method].values())
+    return tuple(mean(of_seed, metric, side) for of_seed in scores[side.method].values())
 
 
 def _words(side: Side) -> str:
@@ -142,11 +122,11 @@ def table(claim: Claim, scores: Scores) -> str:
 
 def _groups(claim: Claim, scores: Scores) -> list[tuple[str, Side]]:
     """The table's rows: a name, and what is meant by it of any method."""
-    rows = [row for by_seed in scores.values() for of_seed in by_seed.values() for row in of_seed]
+    every = [score for by_seed in scores.values() for of_seed in by_seed.values() for score in of_seed]
     if claim.group_by == "z_deviation":
-        distances = sorted({row.z_deviation for row in rows if row.z_deviation is not None})
+        distances = sorted({score.z_deviation for score in every if score.z_deviation is not None})
         return [(f"{z} planes", Side(method="", z_deviation=z)) for z in distances]
-    return [(str(m), Side(method="", modality=m)) for m in Modality if any(row.modality is m for row in rows)]
+    return [(str(m), Side(method="", modality=m)) for m in Modality if any(score.modality is m for score in every)]
 
 
 def draw(claim: Claim, seed: int, planes: Path, runs: Path, path: Path) -> None:

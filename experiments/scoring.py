@@ -3,9 +3,12 @@
 import csv
 import hashlib
 import json
+import math
 import shutil
+import statistics
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +40,27 @@ class Row:
     metrics: dict[str, float]
 
 
-def score(claim: Claim, method: Method, seed: int, planes: Path, runs: Path, device: str) -> list[Row]:
+@dataclass(frozen=True)
+class MeanScore:
+    """Means over predictions of one organelle, in one modality or at one distance from the best focus.
+
+    Attributes
+    ----------
+    organelle : Organelle
+    modality : Modality or None
+        None: of any.
+    z_deviation : int or None
+        In planes. None: of any.
+    metrics : dict of str to float
+    """
+
+    organelle: Organelle
+    modality: Modality | None
+    z_deviation: int | None
+    metrics: dict[str, float]
+
+
+def score(claim: Claim, method: Method, seed: int, planes: Path, runs: Path, device: str) -> list[MeanScore]:
     """Predict and score the planes of the modalities that a method has networks for."""
     folder = _folder(method, seed, planes, runs)
     images = [path for m in method.networks for path in sorted(planes.rglob(f"*_{m}_z*.ome.tiff"))]
@@ -56,7 +79,7 @@ def score(claim: Claim, method: Method, seed: int, planes: Path, runs: Path, dev
     if "sharpness" in claim.metrics:
         for row in rows:
             row.metrics["sharpness"] = _sharpness(row, planes, folder / "predictions")
-    return rows
+    return means(rows, claim)
 
 
 def prediction_file(method: Method, seed: int, planes: Path, runs: Path, image: Path, organelle: Organelle) -> Path:
@@ -74,15 +97,32 @@ def _prediction(predictions: Path, image: Path, organelle: Organelle) -> Path:
     return output_folder(predictions, organelle) / image.parent / prediction_filename(image.name)
 
 
-def mean(rows: list[Row], metric: str, side: Side) -> float:
-    """Mean over organelles of the mean over planes, so that each organelle counts the same; NaN where there is none."""
+def means(rows: list[Row], claim: Claim) -> list[MeanScore]:
+    """Average the metrics of a claim over the predictions of each group."""
+    groups: dict[tuple[Organelle, Modality | None, int | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_focus = claim.group_by == "z_deviation"
+        groups[row.organelle, None if by_focus else row.modality, row.z_deviation if by_focus else None].append(row)
+    return [
+        MeanScore(*group, {name: round(_mean([row.metrics[name] for row in members]), 4) for name in claim.metrics})
+        for group, members in groups.items()
+    ]
+
+
+def mean(scores: list[MeanScore], metric: str, side: Side) -> float:
+    """Mean over organelles of the mean over groups: each organelle counts the same, and each group; NaN of none."""
     chosen = [
-        row for row in rows if side.modality in (None, row.modality) and side.z_deviation in (None, row.z_deviation)
+        score
+        for score in scores
+        if side.modality in (None, score.modality) and side.z_deviation in (None, score.z_deviation)
     ]
     organelles = [side.organelle] if side.organelle else list(Organelle)
-    values = [[row.metrics[metric] for row in chosen if row.organelle is o] for o in organelles]
-    means = [float(np.nanmean(of_one)) for of_one in values if of_one and not np.isnan(of_one).all()]
-    return float(np.mean(means)) if means else float("nan")
+    return _mean([_mean([s.metrics[metric] for s in chosen if s.organelle is o]) for o in organelles])
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
 
 
 def _write_resources(method: Method, seed: int, runs: Path, folder: Path) -> None:

@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +51,29 @@ def checkpoint_of(runs: Path, network: str, seed: int) -> Path:
     return best if best.is_file() else best.with_name("last.safetensors")
 
 
-def train(networks: Collection[str], scale: Scale, data: Path, runs: Path, jobs: int) -> None:
-    """Train each network with each seed, unless that was done; `jobs` at once. Raises UserError where one fails."""
-    definitions = read_networks()
-    needed = dict.fromkeys(networks)
-    needed |= dict.fromkeys(definitions[name]["init"] for name in networks if "init" in definitions[name])
-    # Those that start from another network come when that one is there.
-    for started in (False, True):
-        wave = [name for name in needed if ("init" in definitions[name]) is started]
-        todo = [(name, seed) for seed in scale.seeds for name in wave]
-        with ThreadPoolExecutor(jobs) as pool:
-            for _ in pool.map(lambda job: _train_one(job[0], job[1], scale, data, runs), todo):
-                pass
+def train(networks: Collection[str], seed: int, scale: Scale, data: Path, runs: Path, jobs: int) -> None:
+    """Train each network with a seed, unless that was done; `jobs` at once. Raises UserError where one fails."""
+    starts = {name: options["init"] for name, options in read_networks().items() if "init" in options}
+    needed = dict.fromkeys([*networks, *(starts[name] for name in networks if name in starts)])
+    trainings: dict[str, Future[None]] = {}
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        # Those that others start from are begun first: who waits for one waits for what is under way.
+        for name in sorted(needed, key=starts.__contains__):
+            before = trainings[starts[name]] if name in starts else None
+            trainings[name] = pool.submit(_train_one, name, seed, scale, data, runs, before)
+        for training in trainings.values():
+            training.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _train_one(network: str, seed: int, scale: Scale, data: Path, runs: Path) -> None:
+def _train_one(network: str, seed: int, scale: Scale, data: Path, runs: Path, before: "Future[None] | None") -> None:
     folder = run_folder(runs, network, seed)
     if (folder / FINISHED).is_file():
         return
+    if before is not None:
+        before.result()
     command = [sys.executable, str(ROOT / "train.py")]
     if (folder / "state.pt").is_file():
         command += ["--resume", "--output", str(folder)]

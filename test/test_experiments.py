@@ -1,17 +1,21 @@
 """The paper's claims as files: they fit together, and verdicts say what the scores say."""
 
+import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomli_w
 
-from experiments import command_line, definitions
+from experiments import command_line, definitions, training
 from experiments.data import labels_of_fields, real_studies
 from experiments.definitions import Check, Claim, Method, Side, claim_names, read_claim, read_networks, read_scale
-from experiments.report import Scores, judge, spread, table, write_result, write_summary
-from experiments.scoring import Row, mean
+from experiments.report import judge, spread, table, write_summary
+from experiments.results import Scores, add_seed
+from experiments.scoring import MeanScore, Row, mean, means
 from experiments.training import options_of
 from model.commands import NOT_BEGUN
 from model.errors import UserError
@@ -92,8 +96,8 @@ def test_fields_take_their_labels_in_the_proportions_of_the_study() -> None:
     assert labels_of_fields([(frozenset({M}), 8), (frozenset({M, N}), 8)], 4).count(frozenset({M})) == 2
 
 
-def rows(values: dict[Organelle, float], modality: Modality = Modality.PC, z: int | None = 0) -> list[Row]:
-    return [Row("image", modality, organelle, z, {"PCC": value}) for organelle, value in values.items()]
+def found(values: dict[Organelle, float], modality: Modality = Modality.PC, z: int | None = None) -> list[MeanScore]:
+    return [MeanScore(organelle, modality, z, {"PCC": value}) for organelle, value in values.items()]
 
 
 def claim(*checks: Check) -> Claim:
@@ -102,11 +106,23 @@ def claim(*checks: Check) -> Claim:
 
 
 def test_a_mean_counts_each_organelle_once() -> None:
-    scores = rows({N: 0.2}) + rows({N: 0.4}) + rows({M: 0.9}) + rows({M: 0.0}, Modality.BF, z=3)
+    scores = found({N: 0.3, M: 0.9}) + found({M: 0.0}, Modality.BF) + found({N: math.nan}, Modality.BF)
     assert mean(scores, "PCC", Side(method="a", modality=Modality.PC)) == pytest.approx((0.3 + 0.9) / 2)
     assert mean(scores, "PCC", Side(method="a", organelle=M)) == pytest.approx(0.45)
-    assert mean(scores, "PCC", Side(method="a", z_deviation=3)) == 0
-    assert mean(scores, "PCC", Side(method="a", organelle=T)) != mean(scores, "PCC", Side(method="a", organelle=T))
+    assert mean(scores, "PCC", Side(method="a")) == pytest.approx((0.3 + 0.45) / 2)
+    assert mean(found({N: 0.5}, z=3) + found({N: 0.1}, z=0), "PCC", Side(method="a", z_deviation=3)) == 0.5
+    assert math.isnan(mean(scores, "PCC", Side(method="a", organelle=T)))
+
+
+def test_predictions_are_averaged_by_modality_or_by_distance_from_focus() -> None:
+    measured = [(Modality.BF, 0, 0.2), (Modality.BF, 1, 0.4), (Modality.PC, 0, math.nan), (Modality.PC, 1, 0.8)]
+    rows = [Row("image", modality, N, z, {"PCC": value, "SSIM": 1.0}) for modality, z, value in measured]
+    of_modality = means(rows, claim())
+    assert [(s.modality, s.z_deviation, s.metrics) for s in of_modality] == [
+        (Modality.BF, None, {"PCC": pytest.approx(0.3)}), (Modality.PC, None, {"PCC": 0.8})]  # fmt: skip
+    of_distance = means(rows, replace(claim(), group_by="z_deviation"))
+    assert [(s.modality, s.z_deviation, s.metrics) for s in of_distance] == [
+        (None, 0, {"PCC": 0.2}), (None, 1, {"PCC": pytest.approx(0.6)})]  # fmt: skip
 
 
 def test_verdicts() -> None:
@@ -116,7 +132,8 @@ def test_verdicts() -> None:
 
     def held(a: tuple[float, float], b: tuple[float, float]) -> list[bool | None]:
         scores: Scores = {
-            name: {seed: rows({N: value}) for seed, value in enumerate(values)} for name, values in (("a", a), ("b", b))
+            name: {seed: found({N: value}) for seed, value in enumerate(values)}
+            for name, values in (("a", a), ("b", b))
         }
         return [verdict.held for verdict in judge(claim(better, bound, absent), scores)]
 
@@ -127,8 +144,8 @@ def test_verdicts() -> None:
 
 def test_the_table_shows_the_spread_over_the_seeds() -> None:
     scores: Scores = {
-        "a": {1: rows({N: 0.4, M: 0.2}), 2: rows({N: 0.6, M: 0.2})},
-        "b": {1: rows({N: 0.1, M: 0.2}), 2: rows({N: 0.1, M: 0.2})},
+        "a": {1: found({N: 0.4, M: 0.2}), 2: found({N: 0.6, M: 0.2})},
+        "b": {1: found({N: 0.1, M: 0.2}), 2: found({N: 0.1, M: 0.2})},
     }
     lines = table(claim(), scores).splitlines()
     assert lines[2] == "| PCC | PC | a | 0.200 ± 0.000 | 0.500 ± 0.141 | – | – | 0.350 ± 0.071 |"
@@ -136,18 +153,46 @@ def test_the_table_shows_the_spread_over_the_seeds() -> None:
 
 
 def test_the_summary_of_a_folder_says_what_held(tmp_path: Path) -> None:
-    scores: Scores = {"a": {1: rows({N: 0.4}), 2: rows({N: 0.6})}, "b": {1: rows({N: 0.5}), 2: rows({N: 0.5})}}
-    unclear = Check(metric="PCC", better=Side(method="a"), than=Side(method="b"))
-    bound = Check(metric="PCC", of=Side(method="a", organelle=N), at_least=0.3)
-    write_result("second", claim(bound, unclear), "tiny", scores, tmp_path)
-    write_result("first", claim(bound), "tiny", scores, tmp_path)
+    # Seeds come one by one, in any order, and one is measured again.
+    for seed, of_balanced in ((2, 0.4), (1, 0.9), (1, 0.6)):
+        balanced, plain = found({A: of_balanced, T: 0.5}), found({A: 0.5, T: 0.4})
+        for scores in (balanced, plain):
+            for score in scores:
+                score.metrics["SSIM"] = 0.5
+        add_seed(tmp_path / "sampling.json", "tiny", seed, {"balanced": balanced, "plain": plain})
     write_summary(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert "| [first](#first) | 1 | 0 | 0 |\n| [second](#second) | 1 | 0 | 1 |" in text
-    assert "`python experiment.py second --scale tiny`, seeds 1, 2:" in text
-    assert "- PCC of a over b: 0.000 ± 0.141, undecided" in text
-    assert "- PCC of a (nucleus) is at least 0.3: 0.500 ± 0.141, held" in text
-    assert "| PCC | PC | a | – | 0.500 ± 0.141 |" in text
+    assert "| [sampling](#sampling) | 1 | 0 | 1 |" in text
+    assert "`python experiment.py sampling --scale tiny --seeds 1 2`:" in text
+    assert "- PCC of balanced (actin) over plain (actin): 0.000 ± 0.141, undecided" in text
+    assert "- PCC of balanced (tubulin) over plain (tubulin): 0.100 ± 0.000, held" in text
+    assert "| PCC | PC | balanced | – | – | 0.500 ± 0.000 | 0.500 ± 0.141 |" in text
+
+
+def test_results_of_other_methods_are_not_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "gan.json"
+    add_seed(path, "tiny", 1, {"a": found({N: 0.1})})
+    with pytest.raises(UserError, match=r"gan\.json: has scores of a, expected those of a, b; remove it\."):
+        add_seed(path, "tiny", 2, {"a": found({N: 0.1}), "b": []})
+    path.write_text('{"claim": "of another version"}')
+    with pytest.raises(UserError, match=r"gan\.json: "):
+        add_seed(path, "tiny", 2, {"a": []})
+
+
+def test_a_failed_training_stops_those_that_have_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def fail(command: list[str], **_: object) -> SimpleNamespace:
+        begun.append(command)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(training.subprocess, "run", fail)
+    networks = ["unetplusplus-pc-fine-tuned", *(name for name in read_networks() if name.startswith("pix2pix"))]
+    with pytest.raises(UserError, match="its training ended with exit code 1"):
+        training.train(networks, 1, read_scale("tiny"), tmp_path / "data", tmp_path, 1)
+    assert 0 < len(begun) < len(networks)
+    assert (tmp_path / "pix2pix-pc-seed1.toml").is_file() == any("pix2pix-pc-seed1" in str(c) for c in begun)
+    assert not (tmp_path / "unetplusplus-pc-fine-tuned-seed1.toml").exists()  # waits for the one that it starts from
 
 
 @pytest.mark.parametrize(
@@ -179,9 +224,10 @@ def test_a_claim_from_nothing_to_its_figure(tmp_path: Path, capsys: pytest.Captu
     assert command_line.main(call) == 0
     out = capsys.readouterr().out
     assert "| PCC | PC | with GAN |" in out and "sharpness of with GAN over without GAN" in out
-    assert "## gan" in (tmp_path / "results/README.md").read_text()
-    assert (tmp_path / "results/gan.jpg").stat().st_size > 10_000
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pix2pix*/last.safetensors")}
+    results = tmp_path / "tiny/results"
+    assert "--seeds 1 2`" in (results / "README.md").read_text()
+    assert (results / "gan.jpg").stat().st_size > 10_000
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/pix2pix*/last.safetensors")}
     assert len(before) == 4
     assert command_line.main(call) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}  # nothing is trained twice
