@@ -16,7 +16,7 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
-import evaluate
+from evaluation import command_line as evaluate
 from evaluation import scoring
 from evaluation.focus import FocusTable
 from evaluation.metrics import score
@@ -26,6 +26,8 @@ from model.errors import UserError
 from model.images import read_image, write_plane
 from model.labels import Organelle
 from model.naming import stem
+
+ROOT = Path(__file__).resolve().parents[1]
 
 SIDE = 48
 NAMES = {Organelle.NUCLEUS: "Nucleus", Organelle.MITOCHONDRIA: "Mitochondria", Organelle.ACTIN: "Actin"}
@@ -239,7 +241,7 @@ def test_three_axes_fail_as_in_the_challenge(platform):
 
 def failure(predictions: Path, truth: Path) -> str:
     """The sentence with which the real command ends, on stderr, without a traceback."""
-    command = [sys.executable, Path(evaluate.__file__), "--predictions", predictions, "--ground-truth", truth]
+    command = [sys.executable, ROOT / "evaluate.py", "--predictions", predictions, "--ground-truth", truth]
     done = subprocess.run([*command, "--output", truth / "out"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -103,7 +103,7 @@ def test_a_prediction_warns(tmp_path: Path) -> None:
 
 
 def test_the_command_measures_images_of_the_checkpoints_modalities(tmp_path: Path) -> None:
-    from simulate import main as simulate
+    from simulation.command_line import main as simulate
 
     options = ["--fields", "4", "--seed", "3", "--size", "96", "--planes", "2", "--modalities", "BF"]
     assert simulate(["--output", str(tmp_path / "data"), *options]) == 0

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-import simulate
 from model.errors import UserError
 from model.labels import Modality, Organelle
+from simulation import command_line as simulate
 from simulation.renderer import PlaneStream, RenderedPlane, SpecimenRenderer, _Grids
 from simulation.specimen_store import PIXEL_UM, SpecimenStore, write_specimen
 

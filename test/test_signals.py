@@ -98,8 +98,9 @@ def test_a_signal_between_steps_is_noted_and_a_late_second_one_interrupts(monkey
 
 @linux
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_training_is_imported(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "--data", str(tmp_path), "--modality", "BF", "--output", "run"]
+@pytest.mark.parametrize("script", ["train.py", "simulate.py", "evaluate.py", "experiment.py"])
+def test_a_signal_while_other_commands_are_imported(tmp_path: Path, script: str, number: signal.Signals) -> None:
+    command = [sys.executable, str(ROOT / script), "--no-such-option"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         while not handles(process.pid, signal.SIGTERM):
@@ -112,9 +113,11 @@ def test_a_signal_while_training_is_imported(tmp_path: Path, number: signal.Sign
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:
-    code = "import sys; sys.modules['tyro'] = None; from model.entry_points import run; sys.exit(run('{}'))"
+    code = "import sys; sys.modules |= dict(tyro=None, skimage=None)\n"
+    code += "from model.entry_points import run; sys.exit(run('{}'))"
     for module, expected in (
         ("training.command_line", (2, "This command needs tyro: `make test` installs it.")),
+        ("evaluation.command_line", (2, "This command needs skimage: `make test` installs it.")),
         ("training.no_such_module", (1, "ModuleNotFoundError: No module named 'training.no_such_module'")),
     ):
         done = subprocess.run([sys.executable, "-c", code.format(module)], cwd=ROOT, capture_output=True, text=True)
