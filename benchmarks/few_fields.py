@@ -90,7 +90,7 @@ def runs(real: Path, study: str) -> list[Run]:
 
 
 def shipped(modality: Modality) -> Path:
-    return ROOT / f"resources/pix2pix_{modality.lower()}.safetensors"
+    return ROOT / f"resources/pix2pix_{modality.lower()}_low_magnification.safetensors"
 
 
 def carry_out(run: Run, real: Path, output: Path, minutes: float) -> float:

@@ -48,13 +48,16 @@ def _repeat(tensor: Tensor, shape: torch.Size, inputs: int) -> Tensor:
 
 
 def resources_of_width(width: int, folder: Path) -> Path:
-    """The shipped resources with the bright-field network widened."""
+    """The shipped resources with the bright-field network widened, which predicts all magnifications."""
     shutil.copytree(SHIPPED, folder)
     network, metadata = checkpoint.load(SHIPPED / CHECKPOINT)
     assert isinstance(network, ResnetGenerator)
     wide = net2net_widen(network, width)
     checkpoint.save(folder / CHECKPOINT, wide, replace(metadata, architecture=wide.architecture))
     routing = json.loads((folder / ROUTING_FILE).read_text())
+    del routing["low_magnification"]
+    used = {route.split("/")[0] for ways in routing["routes"].values() for route in ways.values()}
+    routing["checkpoints"] = {name: entry for name, entry in routing["checkpoints"].items() if name in used}
     for entry in routing["checkpoints"].values():
         entry["sha256"] = file_sha256(folder / entry["file"])
     (folder / ROUTING_FILE).write_text(json.dumps(routing))

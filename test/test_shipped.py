@@ -26,7 +26,7 @@ def inputs() -> list[Path]:
 def test_the_papers_ensemble_is_routed() -> None:
     routing = Routing.read(RESOURCES)
     for modality in Modality:
-        ways = routing.routes[modality]
+        ways = routing.choose(modality, pixel_size_um=(0.1, 0.1))
         own = f"pix2pix-{modality.lower()}"
         expected = {o: own for o in Organelle}
         if modality is Modality.DIC:
@@ -34,13 +34,23 @@ def test_the_papers_ensemble_is_routed() -> None:
         assert {organelle: route.checkpoint for organelle, route in ways.items()} == expected
 
 
+@pytest.mark.parametrize("pixel_size_um", [(0.3, 0.3), None])
+def test_low_magnification_has_a_network_for_each_modality(pixel_size_um: tuple[float, float] | None) -> None:
+    routing = Routing.read(RESOURCES)
+    for modality in Modality:
+        used = {route.checkpoint for route in routing.choose(modality, pixel_size_um).values()}
+        assert used == {f"pix2pix-{modality.lower()}-low-magnification"}
+
+
 def test_checkpoints_are_small_and_honest() -> None:
-    files = Routing.read(RESOURCES).checkpoints.values()
+    checkpoints = Routing.read(RESOURCES).checkpoints
     assert sum(path.stat().st_size for path in RESOURCES.iterdir()) <= LARGEST_BYTES
-    for file in files:
+    for name, file in checkpoints.items():
         _, metadata = checkpoint.load(file.path)
         assert metadata.trained_on == "simulated cells"
-        assert Organelle.ACTIN not in metadata.labels.get(Modality.DIC, ())
+        assert metadata.input_statistics is not None
+        actin_on_dic = Organelle.ACTIN in metadata.labels.get(Modality.DIC, ())
+        assert actin_on_dic == (name == "pix2pix-dic-low-magnification")
     assert "simulated" in (RESOURCES / "MODEL_CARD.md").read_text().lower()
 
 
