@@ -39,7 +39,8 @@ def in_a_sub_folder_of_a_sub_folder(model: Path) -> str:
 
 def only_weights(model: Path) -> str:
     (put_weights(model) / "routing.json").unlink()
-    return "found MODEL_CARD.md, pix2pix_bf.safetensors, pix2pix_dic.safetensors …, expected an empty folder, or "
+    first = ", ".join(sorted(path.name for path in model.iterdir())[:3])
+    return f"found {first} …, expected an empty folder, or "
 
 
 def a_folder_without_permission_to_list(model: Path) -> str:
