@@ -132,7 +132,7 @@ class Simulation:
     ----------
     fields_per_study, size, planes : int
         Of the training data.
-    test_fields, test_size : int
+    test_fields, test_size, test_planes : int
         For each modality.
     focus_fields, focus_planes : int
         Of the fields of many planes.
@@ -145,6 +145,7 @@ class Simulation:
     planes: PositiveInt
     test_fields: PositiveInt
     test_size: PositiveInt
+    test_planes: PositiveInt
     focus_fields: PositiveInt
     focus_planes: PositiveInt
 
