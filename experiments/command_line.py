@@ -92,7 +92,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
     parser.add_argument("claims", nargs="+", metavar="CLAIM", help=f"all, or some of {', '.join(claim_names())}")
     parser.add_argument(
-        "--scale", default="small", help="small: simulated cells, hours on two cores; full: the paper's"
+        "--scale",
+        default="small",
+        help="small: simulated cells, hours on two cores; medium: three times the steps; full: the paper's",
     )
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="some seeds instead of the scale's")
     parser.add_argument(

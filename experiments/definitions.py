@@ -10,6 +10,7 @@ from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
 
 from model.errors import UserError
 from model.labels import Modality, Organelle
+from training.options import merge
 
 FOLDER = Path(__file__).parent
 METRICS = ("PCC", "SSIM", "MAE", "E_dist", "C_dist", "sharpness")
@@ -203,15 +204,21 @@ def read_networks() -> dict[str, dict[str, Any]]:
 
 
 def read_scale(name: str) -> Scale:
-    """Read a scale; raises UserError where there is none of this name."""
+    """Read a scale: its file, laid over that of its `base`, where it names one. UserError where there is none."""
     return _read(FOLDER / "scales" / f"{name}.toml", Scale)
 
 
 def _read(path: Path, kind: type[Definition]) -> Definition:
+    try:
+        return TypeAdapter(kind).validate_python(_table(path))
+    except (ValidationError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.toml")))
         raise UserError(f"{path.stem}: there is no such file in {path.parent.name}, expected one of {known}.")
-    try:
-        return TypeAdapter(kind).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    base = table.pop("base", None)
+    return table if base is None else merge([_table(path.with_name(f"{base}.toml")), table])

@@ -24,7 +24,7 @@ from training.options import parse
 
 LISTS = Path(__file__).resolve().parents[2] / "shared" / "lmc-filelists"
 M, N, T, A = Organelle
-SCALES = ["small", "full", "tiny"]
+SCALES = ["small", "medium", "full", "tiny"]
 
 
 @pytest.mark.parametrize("name", claim_names())
@@ -48,6 +48,13 @@ def test_train_accepts_each_network_at_each_scale(scale: str, tmp_path: Path) ->
         (tmp_path / "config.toml").write_text(tomli_w.dumps({**options, "data": ["data"]}))
         config, _ = parse(["--config", str(tmp_path / "config.toml")])
         assert config.seed == 1 and config.architecture.dynamic == ("dynamic" in network)
+
+
+def test_a_scale_lies_over_its_base() -> None:
+    small, medium = read_scale("small"), read_scale("medium")
+    assert medium.simulation == small.simulation and medium.width == small.width
+    assert medium.training["schedule"] == {"unit": "steps", "steps": 3600, "decay_steps": 3600}
+    assert small.training["schedule"]["steps"] == 1200
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -199,7 +206,10 @@ def test_a_failed_training_stops_those_that_have_not_begun(tmp_path: Path, monke
     ("arguments", "message"),
     [
         (["nonsense"], "nonsense: there is no such file in claims, expected one of dic-actin, "),
-        (["gan", "--scale", "huge"], "huge: there is no such file in scales, expected one of full, small, tiny."),
+        (
+            ["gan", "--scale", "huge"],
+            "huge: there is no such file in scales, expected one of full, medium, small, tiny.",
+        ),
         (["gan", "--scale", "full"], "--scale full is given without --data and --test"),
     ],
 )

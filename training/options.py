@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[RunConfig, bool]:
     if asked.resume and stored.is_file():
         return _resumed(arguments, stored, tables), True
     # The files or the command line may name recipe and checkpoint, over whose values they win.
-    asked = _peek(arguments, _merged(tables))
+    asked = _peek(arguments, merge(tables))
     if asked.resume and asked.data == _options({}).data:
         raise UserError(
             f"{stored}: not found, expected the configuration of the run to resume, in its --output, or the options "
@@ -84,7 +84,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[RunConfig, bool]:
     layers = [recipe_table(asked.recipe)]
     if asked.init is not None:
         layers.append(_checkpoint_table(asked.init))
-    config = _run_config(_command_line(arguments, _merged([*layers, *tables])))
+    config = _run_config(_command_line(arguments, merge([*layers, *tables])))
     _check(as_table(config), "")
     config.validate()
     return config, asked.resume
@@ -186,7 +186,7 @@ def _checkpoint_table(path: Path) -> Table:
 def _resumed(arguments: Sequence[str] | None, path: Path, tables: Sequence[Table]) -> RunConfig:
     """The configuration of a stored run; UserError where an option contradicts it."""
     stored = read_table(path)
-    config = _run_config(_command_line(arguments, _merged([stored, *tables])))
+    config = _run_config(_command_line(arguments, merge([stored, *tables])))
     _check(as_table(config), "")
     config.validate()
     require_same(config, stored, path)
@@ -211,13 +211,13 @@ def _option(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def _merged(tables: Sequence[Table]) -> dict[str, Any]:
-    """Lay tables over each other, nested ones key by key."""
+def merge(tables: Sequence[Table]) -> dict[str, Any]:
+    """Lay tables over each other, the last one uppermost, nested ones key by key."""
     merged: dict[str, Any] = {}
     for table in tables:
         for key, value in table.items():
             nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-            merged[key] = _merged([merged[key], value]) if nested else value
+            merged[key] = merge([merged[key], value]) if nested else value
     return merged
 
 
