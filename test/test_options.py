@@ -180,15 +180,8 @@ def test_recipes_of_the_shipped_checkpoints_are_valid(path: Path, monkeypatch: p
     # The checkpoints that they start from are not there, but were of the same architecture.
     monkeypatch.setattr("training.options._checkpoint_table", lambda _: {})
     found, _ = parse(["--config", str(path)])
-    widths = {
-        "2_unetplusplus": 12,
-        "4_unetplusplus": 12,
-        "5_unetplusplus": 12,
-        "6_unetplusplus": 12,
-        "8_bf": 32,
-        "8_dic": 32,
-    }
-    assert found.schedule.unit == "time" and found.width == widths.get(path.stem, 24)
+    width = 12 if found.recipe == "unetplusplus" else 32 if path.stem in {"8_bf", "8_dic"} else 24
+    assert found.schedule.unit == "time" and found.width == width
 
 
 def test_softened_inputs_are_an_appearance(tmp_path: Path) -> None:
