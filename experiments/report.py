@@ -155,7 +155,7 @@ def draw(claim: Claim, seed: int, planes: Path, runs: Path, path: Path) -> None:
         row[0].set_ylabel(f"{modality}, {organelle}", fontsize=9)
     figure.tight_layout(pad=0.4)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, pil_kwargs={"quality": 88})
+    figure.savefig(path, dpi=110, bbox_inches="tight", pil_kwargs={"quality": 88})
     plt.close(figure)
 
 
