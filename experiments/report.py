@@ -23,6 +23,10 @@ from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 
 
+RANKED_DISTANCE = 5
+"""In planes; the challenge ranks up to here, and not all fields have planes further from their focus."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What became of a check.
@@ -107,7 +111,8 @@ def spread(values: Sequence[float]) -> str:
 
 def table(claim: Claim, scores: Scores) -> str:
     """Markdown: a row for each metric, modality (or distance from focus) and method; a column for each organelle."""
-    lines = ["| metric | | method | " + " | ".join(map(str, Organelle)) + " | mean |"]
+    group = "planes from focus" if claim.group_by == "z_deviation" else "modality"
+    lines = [f"| metric | {group} | method | " + " | ".join(map(str, Organelle)) + " | mean |"]
     lines.append("|" + "---|" * (len(Organelle) + 4))
     for metric in claim.metrics:
         for name, place in _groups(claim, scores):
@@ -124,8 +129,8 @@ def _groups(claim: Claim, scores: Scores) -> list[tuple[str, Side]]:
     """The table's rows: a name, and what is meant by it of any method."""
     every = [score for by_seed in scores.values() for of_seed in by_seed.values() for score in of_seed]
     if claim.group_by == "z_deviation":
-        distances = sorted({score.z_deviation for score in every if score.z_deviation is not None})
-        return [(f"{z} planes", Side(method="", z_deviation=z)) for z in distances]
+        distances = {score.z_deviation for score in every if score.z_deviation is not None}
+        return [(str(z), Side(method="", z_deviation=z)) for z in sorted(distances) if z <= RANKED_DISTANCE]
     return [(str(m), Side(method="", modality=m)) for m in Modality if any(score.modality is m for score in every)]
 
 

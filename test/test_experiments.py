@@ -159,6 +159,13 @@ def test_the_table_shows_the_spread_over_the_seeds() -> None:
     assert spread((0.5,)) == "0.500"
 
 
+def test_the_table_of_focus_ends_where_the_challenge_does() -> None:
+    planes = [score for z in range(9) for score in found({N: 1 - z / 10}, z=z)]
+    lines = table(replace(claim(), group_by="z_deviation"), {"a": {1: planes}, "b": {1: planes}}).splitlines()
+    assert lines[0].startswith("| metric | planes from focus | method |")
+    assert [line.split(" | ")[1] for line in lines[2::2]] == ["0", "1", "2", "3", "4", "5"]
+
+
 def test_the_summary_of_a_folder_says_what_held(tmp_path: Path) -> None:
     # Seeds come one by one, in any order, and one is measured again.
     for seed, of_balanced in ((2, 0.4), (1, 0.9), (1, 0.6)):
