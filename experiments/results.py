@@ -54,12 +54,14 @@ def add_seed(path: Path, scale: str, seed: int, found: Mapping[str, list[MeanSco
     Raises
     ------
     UserError
-        Where the file has scores of other methods.
+        Where the file has scores of another scale or of other methods.
     """
-    nothing: dict[str, dict[int, list[MeanScore]]] = {method: {} for method in found}
-    before = read_result(path).scores if path.is_file() else nothing
-    if before.keys() != found.keys():
-        raise UserError(f"{path}: has scores of {', '.join(before)}, expected those of {', '.join(found)}; remove it.")
-    scores = {method: dict(sorted({**before[method], seed: found[method]}.items())) for method in found}
+    before = read_result(path) if path.is_file() else Result(scale, {method: {} for method in found})
+    if before.scale != scale:
+        raise UserError(f"{path}: has scores at scale {before.scale}, expected {scale}; remove it.")
+    if before.scores.keys() != found.keys():
+        expected = ", ".join(found)
+        raise UserError(f"{path}: has scores of {', '.join(before.scores)}, expected those of {expected}; remove it.")
+    scores = {method: dict(sorted({**before.scores[method], seed: found[method]}.items())) for method in found}
     write_text(path, json.dumps(_FORMAT.dump_python(Result(scale, scores), mode="json")) + "\n")
     return scores

@@ -183,11 +183,13 @@ def test_the_summary_of_a_folder_says_what_held(tmp_path: Path) -> None:
     assert "| PCC | PC | balanced | – | – | 0.500 ± 0.000 | 0.500 ± 0.141 |" in text
 
 
-def test_results_of_other_methods_are_not_added_to(tmp_path: Path) -> None:
+def test_results_of_other_methods_or_scales_are_not_added_to(tmp_path: Path) -> None:
     path = tmp_path / "gan.json"
     add_seed(path, "tiny", 1, {"a": found({N: 0.1})})
     with pytest.raises(UserError, match=r"gan\.json: has scores of a, expected those of a, b; remove it\."):
         add_seed(path, "tiny", 2, {"a": found({N: 0.1}), "b": []})
+    with pytest.raises(UserError, match=r"gan\.json: has scores at scale tiny, expected small; remove it\."):
+        add_seed(path, "small", 2, {"a": found({N: 0.1})})
     path.write_text('{"claim": "of another version"}')
     with pytest.raises(UserError, match=r"gan\.json: "):
         add_seed(path, "tiny", 2, {"a": []})
