@@ -22,9 +22,11 @@ from model.images import read_image
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 
-
 RANKED_DISTANCE = 5
 """In planes; the challenge ranks up to here, and not all fields have planes further from their focus."""
+
+
+WORDS = {True: "held", False: "did not hold", None: "undecided"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,7 @@ class Verdict:
     held: bool | None
 
     def __str__(self) -> str:
-        word = {True: "held", False: "did not hold", None: "undecided"}[self.held]
-        return f"{self.check}: {spread(self.values)}, {word}"
+        return f"{self.check}: {spread(self.values)}, {WORDS[self.held]}"
 
 
 def judge(claim: Claim, scores: Scores) -> list[Verdict]:
@@ -73,21 +74,31 @@ def _judge(check: Check, scores: Scores) -> Verdict:
     return Verdict(words, values, held)
 
 
+def claims_table(folder: Path, details: str = "") -> str:
+    """Markdown: a row for each claim with results in a folder; it links to a section of the page `details`."""
+    lines = ["| claim | its checks | held |", "|---|---|---|"]
+    for path in sorted(folder.glob("*.json")):
+        claim = read_claim(path.stem)
+        verdicts = judge(claim, read_result(path).scores)
+        values = ", ".join(f"{c.metric} {spread(v.values)}" for c, v in zip(claim.checks, verdicts, strict=True))
+        held = [verdict.held for verdict in verdicts]
+        together = WORDS[held[0]] if len(set(held)) == 1 else f"{held.count(True)} of {len(held)}"
+        lines.append(f"| {claim.claim} | [{path.stem}]({details}#{path.stem}): {values} | {together} |")
+    return "\n".join(lines)
+
+
 def write_summary(folder: Path) -> None:
     """Write ``README.md`` from the results in a folder: whether each claim holds, then its checks, table and figure."""
-    counts = ["# Results", "", "| claim | checks that held | did not hold | undecided |", "|---|---|---|---|"]
-    sections: list[str] = []
+    sections = ["# Results", "", claims_table(folder)]
     for path in sorted(folder.glob("*.json")):
         name, claim, result = path.stem, read_claim(path.stem), read_result(path)
         verdicts = judge(claim, result.scores)
-        held = [verdict.held for verdict in verdicts]
-        counts.append(f"| [{name}](#{name}) | {held.count(True)} | {held.count(False)} | {held.count(None)} |")
         seeds = list(result.scores[claim.methods[0].name])
         command = f"python experiment.py {name} --scale {result.scale} --seeds {' '.join(map(str, seeds))}"
         sections += ["", f"## {name}", "", f"{claim.claim} ({claim.source})", "", f"`{command}`:", ""]
         sections += [*(f"- {verdict}" for verdict in verdicts), "", table(claim, result.scores), ""]
         sections += [f"![Seed {min(seeds)}: {claim.claim}]({name}.jpg)"]
-    write_text(folder / "README.md", "\n".join(counts + sections) + "\n")
+    write_text(folder / "README.md", "\n".join(sections) + "\n")
 
 
 def _of(metric: str, side: Side, scores: Scores) -> tuple[float, ...]:

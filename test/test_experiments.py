@@ -176,7 +176,8 @@ def test_the_summary_of_a_folder_says_what_held(tmp_path: Path) -> None:
         add_seed(tmp_path / "sampling.json", "tiny", seed, {"balanced": balanced, "plain": plain})
     write_summary(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert "| [sampling](#sampling) | 1 | 0 | 1 |" in text
+    row = "[sampling](#sampling): PCC 0.000 ± 0.141, PCC 0.100 ± 0.000 | 1 of 2 |"
+    assert f"| {read_claim('sampling').claim} | {row}" in text
     assert "`python experiment.py sampling --scale tiny --seeds 1 2`:" in text
     assert "- PCC of balanced (actin) over plain (actin): 0.000 ± 0.141, undecided" in text
     assert "- PCC of balanced (tubulin) over plain (tubulin): 0.100 ± 0.000, held" in text
