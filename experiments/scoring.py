@@ -132,9 +132,8 @@ def _write_resources(method: Method, seed: int, runs: Path, folder: Path) -> Non
         target = folder / f"{network}.safetensors"
         shutil.copyfile(checkpoint_of(runs, network, seed), target)
         checkpoints[network] = {"file": target.name, "sha256": file_sha256(target)}
-    first = next(iter(method.networks.values()))
+    first = next(iter(method.networks.values()))  # a routing wants all modalities
     routes = {str(m): {str(o): f"{method.networks.get(m, first)}/{o}" for o in Organelle} for m in Modality}
-    routes["unknown"] = {str(o): f"{first}/{o}" for o in Organelle}
     for head, network in method.heads.items():
         modality, organelle = head.split("/")
         routes[modality][organelle] = f"{network}/{organelle}"

@@ -131,7 +131,7 @@ def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptio
     if is_prediction(info.provenance):
         return None
     channel = choose_channel(info, options.selection.channel)
-    modality, warnings = _choose_modality(case, info, channel, options)
+    modality, warnings = _choose_modality(case, info, channel, options, predictor.predicts_unknown_modality)
     selected = select_planes(stack, channel, options.selection, modality)
     plan = predictor.plan(modality, info.shape, info.pixel_size_um)
     plan = plan.with_provenance(input_sha256=content_sha256(case.source))
@@ -168,7 +168,7 @@ def _contents(options: OutputOptions) -> tuple[Content, ...]:
 
 
 def _choose_modality(
-    case: Case, info: StackInfo, channel: int, options: BatchOptions
+    case: Case, info: StackInfo, channel: int, options: BatchOptions, unknown_allowed: bool
 ) -> tuple[Modality | None, tuple[str, ...]]:
     """Take the modality from the file, its name at upload or the option, in this order unless overridden."""
     option, source = options.modality, "the file"
@@ -185,7 +185,7 @@ def _choose_modality(
         ignored = f"{source} says {stated}, --modality {option} is not followed; --override-modality follows it"
         return stated, (*contradiction, ignored)
     unknown = "nothing tells whether this is BF, PC or DIC"
-    if options.strict:
+    if options.strict or not unknown_allowed:
         raise UserError(f"{case.title}: {unknown}, expected its channel name, its file name or --modality to say so.")
     return None, (f"{unknown}, so the unified network predicts all organelles",)
 

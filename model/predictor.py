@@ -111,6 +111,11 @@ class Predictor:
         for name in self.checkpoints:
             self._network(name)
 
+    @property
+    def predicts_unknown_modality(self) -> bool:
+        """Whether the routing has a network for images of which nothing tells the modality."""
+        return None in self._routing.routes
+
     def close(self) -> None:
         """Free the networks; `predict` raises ValueError from here on."""
         self._networks.clear()
@@ -164,11 +169,12 @@ class Predictor:
         Raises
         ------
         ValueError
-            For a modality that is none, or a pixel size that is not positive.
+            For a modality that the routing does not have, or a pixel size that is not positive.
         """
         _check_pixel_size(pixel_size_um)
         if modality not in self._routing.routes:
-            raise ValueError(f"modality must be BF, PC, DIC or None, got {modality!r}")
+            known = ", ".join(map(str, self._routing.routes))
+            raise ValueError(f"modality must be one of {known}, got {modality!r}")
         routes = self._routing.choose(modality, pixel_size_um)
         heads: dict[str, dict[Organelle, Organelle]] = {}
         for organelle, route in routes.items():

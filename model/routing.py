@@ -7,8 +7,8 @@
      "low_magnification": {"from_um": 0.2, "routes": {"BF": {...}, "PC": {...}, "DIC": {...}, "unknown": {...}}}}
 
 The default follows the paper's final ensemble: one pix2pix a modality, and for actin on DIC, which has no
-label at all, the unified UNet++. "unknown" is for images of unknown modality. "low_magnification" may be left out:
-it has the routes of images with pixels of at least `from_um`, or of unknown size.
+label at all, the unified UNet++. "unknown" is for images of unknown modality; without it they are refused.
+"low_magnification" may be left out: it has the routes of images with pixels of at least `from_um`, or of unknown size.
 """
 
 import json
@@ -46,7 +46,7 @@ class CheckpointFile:
 
 
 Routes = Mapping[Modality | None, Mapping[Organelle, Route]]
-"""The key None holds the routes of an unknown modality."""
+"""The key None holds the routes of an unknown modality, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,10 @@ class Routing:
             name: _checkpoint_file(entry, path, name)
             for name, entry in _mapping(root["checkpoints"], path, "checkpoints").items()
         }
-        routes = _routes(root["routes"], path, "routes", checkpoints)
-        low = _low_magnification(root[_LOW], path, checkpoints) if _LOW in root else None
+        table = _mapping(root["routes"], path, "routes")
+        keys = {*Modality, *({_UNKNOWN} & set(table))}
+        routes = _routes(table, keys, path, "routes", checkpoints)
+        low = _low_magnification(root[_LOW], keys, path, checkpoints) if _LOW in root else None
         routing = cls(checkpoints, routes, low)
         unused = set(checkpoints) - {route.checkpoint for _, _, route in routing.all_routes}
         if unused:
@@ -161,18 +163,20 @@ def _checkpoint_file(entry: Any, path: Path, name: str) -> CheckpointFile:
     return CheckpointFile(checkpoint, sha256)
 
 
-def _low_magnification(entry: Any, path: Path, checkpoints: Mapping[str, CheckpointFile]) -> LowMagnification:
+def _low_magnification(
+    entry: Any, keys: set[str], path: Path, checkpoints: Mapping[str, CheckpointFile]
+) -> LowMagnification:
     fields = _mapping(entry, path, _LOW)
     _exact_keys(fields, {"from_um", "routes"}, path, _LOW)
     from_um = fields["from_um"]
     if not isinstance(from_um, int | float) or isinstance(from_um, bool) or not 0 < from_um < math.inf:
         raise UserError(f"{path} has {_LOW}.from_um = {from_um!r}, expected a pixel size in µm above 0.")
-    return LowMagnification(float(from_um), _routes(fields["routes"], path, f"{_LOW}.routes", checkpoints))
+    return LowMagnification(float(from_um), _routes(fields["routes"], keys, path, f"{_LOW}.routes", checkpoints))
 
 
-def _routes(entry: Any, path: Path, where: str, checkpoints: Mapping[str, CheckpointFile]) -> Routes:
+def _routes(entry: Any, keys: set[str], path: Path, where: str, checkpoints: Mapping[str, CheckpointFile]) -> Routes:
     by_modality = _mapping(entry, path, where)
-    _exact_keys(by_modality, {*Modality, _UNKNOWN}, path, where)
+    _exact_keys(by_modality, keys, path, where)
     routes: dict[Modality | None, Mapping[Organelle, Route]] = {}
     for key, ways in by_modality.items():
         by_organelle = _mapping(ways, path, f"{where}.{key}")

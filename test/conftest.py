@@ -34,10 +34,12 @@ TINY_METADATA = CheckpointMetadata(
 )
 
 
-def write_resources(folder: Path, changes: Mapping[str, CheckpointMetadata] | None = None) -> Path:
+def write_resources(
+    folder: Path, changes: Mapping[str, CheckpointMetadata] | None = None, unknown: bool = True
+) -> Path:
     """Write the paper's ensemble, untrained, with window 32: three pix2pix and the unified UNet++.
 
-    `changes` replaces the metadata of the named checkpoints.
+    `changes` replaces the metadata of the named checkpoints; without `unknown` the unknown modality has no routes.
     """
     metadata = {f"pix2pix-{modality.lower()}": TINY_METADATA for modality in Modality}
     metadata["unified"] = replace(TINY_METADATA, architecture=UNIFIED)
@@ -47,7 +49,8 @@ def write_resources(folder: Path, changes: Mapping[str, CheckpointMetadata] | No
         checkpoint.save(folder / f"{name}.safetensors", build(described.architecture), described)
     routes = {m.value: {o.value: f"pix2pix-{m.lower()}/{o}" for o in Organelle} for m in Modality}
     routes["DIC"]["actin"] = "unified/actin"
-    routes["unknown"] = {o.value: f"unified/{o}" for o in Organelle}
+    if unknown:
+        routes["unknown"] = {o.value: f"unified/{o}" for o in Organelle}
     files = {name: f"{name}.safetensors" for name in metadata}
     entries = {n: {"file": f, "sha256": file_sha256(folder / f)} for n, f in files.items()}
     (folder / "routing.json").write_text(json.dumps({"format": 1, "checkpoints": entries, "routes": routes}))

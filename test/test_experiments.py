@@ -251,3 +251,11 @@ def test_a_claim_from_nothing_to_its_figure(tmp_path: Path, capsys: pytest.Captu
     assert len(before) == 4
     assert command_line.main(call) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}  # nothing is trained twice
+
+
+@pytest.mark.slow
+def test_each_kind_of_method_is_scored(tmp_path: Path) -> None:
+    claims = ["dic-actin", "focus", "strategies-pix2pix"]  # a head of another network, many planes, a dynamic network
+    call = [*claims, "--scale", "tiny", "--seeds", "1", "--output", str(tmp_path), "--jobs", "2", "--device", "cpu"]
+    assert command_line.main(call) == 0
+    assert sorted(path.stem for path in tmp_path.glob("tiny/results/*.json")) == claims

@@ -3,11 +3,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from conftest import TINY_METADATA, UNIFIED, write_resources
 
 from model.command_line import main
 from model.images import inspect, read_image, write_plane
@@ -184,6 +186,22 @@ def test_strict_makes_it_an_error(tmp_path: Path, resources: Path, capsys: pytes
     run = Run(tmp_path, resources, capsys, "--strict")
     assert (run.code, run.written) == (1, [])
     assert len(run.stderr) == 1 and "a.tiff: nothing tells" in run.stderr[0] and "--modality" in run.stderr[0]
+
+
+def test_networks_of_known_modalities_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As with a dynamic network, which is generated from the modality: nothing else can predict the unknown one."""
+    (tmp_path / "resources").mkdir()
+    dynamic = replace(TINY_METADATA, architecture=replace(UNIFIED, dynamic=True))
+    resources = write_resources(tmp_path / "resources", {"unified": dynamic}, unknown=False)
+    write_image(tmp_path / "in" / "a.tiff", channel="transmitted")
+    write_image(tmp_path / "in" / "b.tiff", channel="DIC")
+    run = Run(tmp_path, resources, capsys)
+    assert (run.code, run.written) == (1, expected("b.tiff"))
+    assert all("a.tiff: nothing tells" in line and "--modality" in line for line in run.stderr)
+    run = Run(tmp_path, resources, capsys, "--modality", "PC")
+    assert (run.code, run.written) == (0, expected("a.tiff", "b.tiff"))
+    with Predictor.open(resources, device="cpu") as predictor, pytest.raises(ValueError, match="one of BF, PC, DIC"):
+        predictor.predict(np.ones((40, 40), np.uint16), None)
 
 
 def test_an_image_without_pixel_size_is_taken_as_it_is(

@@ -49,6 +49,14 @@ def test_low_magnification_has_its_own_routes(tmp_path: Path) -> None:
     assert Routing.read(write(tmp_path, document())).choose(Modality.PC, None)[Organelle.NUCLEUS].head == "nucleus"
 
 
+def test_images_of_unknown_modality_may_have_no_routes(tmp_path: Path) -> None:
+    content = document()
+    del low(content)["routes"]["unknown"], content["routes"]["unknown"]
+    routing = Routing.read(write(tmp_path, content))
+    assert set(routing.routes) == set(Modality) and routing.low_magnification is not None
+    assert set(routing.low_magnification.routes) == set(Modality)
+
+
 FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "format": (lambda d: d.update(format=2), "format 2, expected 1"),
     "root key": (lambda d: d.update(extra=1), "extra"),
@@ -74,6 +82,10 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "slash": (lambda d: d["checkpoints"].update({"a/b": d["checkpoints"]["pix2pix"]}), "without '/'"),
     "low routes": (lambda d: low(d).pop("routes"), "from_um in low_magnification, expected from_um, routes"),
     "low from": (lambda d: low(d).update(from_um="0.2"), "low_magnification.from_um = '0.2', expected a pixel size"),
+    "low unknown": (
+        lambda d: low(d)["routes"].pop("unknown"),
+        "BF, DIC, PC in low_magnification.routes, expected BF, DIC, PC, unknown",
+    ),
     "low zero": (lambda d: low(d).update(from_um=0), "low_magnification.from_um = 0, expected a pixel size"),
     "low head": (lambda d: low(d)["routes"]["PC"].update(actin=3), "low_magnification.routes.PC.actin = 3"),
     "unused": (lambda d: d["checkpoints"].update(spare=d["checkpoints"]["pix2pix"]), "no route uses: spare"),
