@@ -94,7 +94,9 @@ def draw(output: Path) -> None:
         if "." in importing and "." in imported:  # they lie in the box of their package
             continue
         start, end = _ends(importing, imported)
-        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color="#345"))
+        bend = f"arc3,rad={-0.1 if _is_past_others(importing, imported) else 0}"
+        arrow = FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color="#345", connectionstyle=bend)
+        axes.add_patch(arrow)
     figure.savefig(output, dpi=110, bbox_inches="tight")
 
 
@@ -107,12 +109,22 @@ def _wrapped(names: list[str], width: float) -> str:
     return "\n".join(lines)
 
 
+def _is_past_others(importing: str, imported: str) -> bool:
+    """Whether an arrow to the left, along a row, would cross the boxes between the two."""
+    if "." in importing + imported:
+        return False
+    (left, bottom, *_), (other_left, other_bottom, *_) = BOXES[importing], BOXES[imported]
+    return any(b == bottom == other_bottom and other_left < x < left for x, b, *_ in BOXES.values())
+
+
 def _ends(importing: str, imported: str) -> tuple[tuple[float, float], tuple[float, float]]:
     """Where an arrow leaves one box and reaches the other."""
     (left, bottom, width, height), (other_left, other_bottom, other_width, other_height) = (
         BOXES[importing], BOXES[imported],
     )  # fmt: skip
     gap = 0.08
+    if _is_past_others(importing, imported):  # below them
+        return (left + 0.3, bottom - gap), (other_left + other_width - 0.3, bottom - gap)
     if bottom == other_bottom and "." not in importing + imported:  # side by side
         y = bottom + height / 2
         return ((left - gap, y), (other_left + other_width + gap, y)) if left > other_left else (
