@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the paper's claims; see ``python experiment.py --help``."""
+"""Run the paper's claims; see ``python experiment.py --help`` and docs/experiments.md."""
 
 from model.entry_points import run
 

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claims = {name: read_claim(name) for name in (claim_names() if options.claims == ["all"] else options.claims)}
         runs = options.output / options.scale
         data = find_data(scale, runs, options)
+        if any(claim.planes == "focus" for claim in claims.values()) and not (data.focus / "focus.csv").is_file():
+            raise UserError(f"{data.focus}: has no focus.csv, expected one that states each field's plane in focus.")
     except UserError as error:
         log.error(one_sentence(error))
         return NOT_BEGUN

@@ -37,18 +37,18 @@ class Verdict:
     ----------
     check : str
         In words.
-    values : tuple of float
-        One a seed: the difference of the two sides, or the value that is bounded.
+    value : str
+        Mean and spread over the seeds: of the difference of the two sides, with its sign, or of what is bounded.
     held : bool or None
         None: the seeds do not agree, or there are no such scores.
     """
 
     check: str
-    values: tuple[float, ...]
+    value: str
     held: bool | None
 
     def __str__(self) -> str:
-        return f"{self.check}: {spread(self.values)}, {WORDS[self.held]}"
+        return f"{self.check}: {self.value}, {WORDS[self.held]}"
 
 
 def judge(claim: Claim, scores: Scores) -> list[Verdict]:
@@ -62,16 +62,16 @@ def _judge(check: Check, scores: Scores) -> Verdict:
         low, high = check.at_least, check.at_most
         fulfilled = [(low is None or v >= low) and (high is None or v <= high) for v in values]
         bound = f"at least {low:g}" if low is not None else f"at most {high:g}"
-        words = f"{check.metric} of {_words(check.of)} is {bound}"
+        words, sign = f"{check.metric} of {_words(check.of)} is {bound}", ""
     else:
         assert check.better is not None and check.than is not None
         better, than = (_of(check.metric, side, scores) for side in (check.better, check.than))
         values = tuple(b - t for b, t in zip(better, than, strict=True))
         fulfilled = [value > 0 for value in values]
-        words = f"{check.metric} of {_words(check.better)} over {_words(check.than)}"
+        words, sign = f"{check.metric} of {_words(check.better)} over {_words(check.than)}", "+"
     known = not any(map(math.isnan, values))
     held = True if all(fulfilled) else False if known and not any(fulfilled) else None
-    return Verdict(words, values, held)
+    return Verdict(words, spread(values, sign), held)
 
 
 def claims_table(folder: Path, details: str = "") -> str:
@@ -80,10 +80,13 @@ def claims_table(folder: Path, details: str = "") -> str:
     for path in sorted(folder.glob("*.json")):
         claim = read_claim(path.stem)
         verdicts = judge(claim, read_result(path).scores)
-        values = ", ".join(f"{c.metric} {spread(v.values)}" for c, v in zip(claim.checks, verdicts, strict=True))
+        values: dict[str, list[str]] = {}
+        for check, verdict in zip(claim.checks, verdicts, strict=True):
+            values.setdefault(check.metric, []).append(verdict.value)
+        found = "; ".join(f"{metric} {', '.join(of_metric)}" for metric, of_metric in values.items())
         held = [verdict.held for verdict in verdicts]
         together = WORDS[held[0]] if len(set(held)) == 1 else f"{held.count(True)} of {len(held)}"
-        lines.append(f"| {claim.claim} | [{path.stem}]({details}#{path.stem}): {values} | {together} |")
+        lines.append(f"| [{path.stem}]({details}#{path.stem}): {claim.claim} | {found} | {together} |")
     return "\n".join(lines)
 
 
@@ -112,12 +115,12 @@ def _words(side: Side) -> str:
     return f"{side.method} ({', '.join(where)})" if where else side.method
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds, e.g. "0.512 ± 0.010"."""
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean and standard deviation over the seeds, e.g. "0.512 ± 0.010"; with "+" as `sign`, "+0.512 ± 0.010"."""
     if all(math.isnan(value) for value in values):
         return "–"
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{deviation}"
+    return f"{statistics.fmean(values):{sign}.3f}{deviation}"
 
 
 def table(claim: Claim, scores: Scores) -> str:

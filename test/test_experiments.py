@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import tomli_w
 from experiments import command_line, definitions, training
 from experiments.data import labels_of_fields, real_studies
 from experiments.definitions import Check, Claim, Method, Side, claim_names, read_claim, read_networks, read_scale
-from experiments.report import judge, spread, table, write_summary
+from experiments.report import claims_table, judge, spread, table, write_summary
 from experiments.results import Scores, add_seed
 from experiments.scoring import MeanScore, Row, mean, means
 from experiments.training import options_of
@@ -22,7 +23,9 @@ from model.errors import UserError
 from model.labels import Modality, Organelle
 from training.options import parse
 
-LISTS = Path(__file__).resolve().parents[2] / "shared" / "lmc-filelists"
+ROOT = Path(__file__).resolve().parents[1]
+LISTS = ROOT.parent / "shared" / "lmc-filelists"
+RESULTS = ROOT / "experiments" / "results"
 M, N, T, A = Organelle
 SCALES = ["small", "medium", "full", "tiny"]
 
@@ -176,12 +179,24 @@ def test_the_summary_of_a_folder_says_what_held(tmp_path: Path) -> None:
         add_seed(tmp_path / "sampling.json", "tiny", seed, {"balanced": balanced, "plain": plain})
     write_summary(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    row = "[sampling](#sampling): PCC 0.000 ± 0.141, PCC 0.100 ± 0.000 | 1 of 2 |"
-    assert f"| {read_claim('sampling').claim} | {row}" in text
+    row = f"[sampling](#sampling): {read_claim('sampling').claim} | PCC +0.000 ± 0.141, +0.100 ± 0.000 | 1 of 2 |"
+    assert f"| {row}\n" in text
     assert "`python experiment.py sampling --scale tiny --seeds 1 2`:" in text
-    assert "- PCC of balanced (actin) over plain (actin): 0.000 ± 0.141, undecided" in text
-    assert "- PCC of balanced (tubulin) over plain (tubulin): 0.100 ± 0.000, held" in text
+    assert "- PCC of balanced (actin) over plain (actin): +0.000 ± 0.141, undecided" in text
+    assert "- PCC of balanced (tubulin) over plain (tubulin): +0.100 ± 0.000, held" in text
     assert "| PCC | PC | balanced | – | – | 0.500 ± 0.000 | 0.500 ± 0.141 |" in text
+
+
+def test_what_is_said_of_the_claims_is_what_was_measured(tmp_path: Path) -> None:
+    results = sorted(RESULTS.glob("*.json"))
+    assert [path.stem for path in results] == claim_names()
+    for path in results:
+        shutil.copyfile(path, tmp_path / path.name)
+        assert path.with_suffix(".jpg").is_file()
+    write_summary(tmp_path)
+    assert (tmp_path / "README.md").read_text() == (RESULTS / "README.md").read_text()
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    assert claims_table(RESULTS, "../experiments/results/README.md") in page
 
 
 def test_results_of_other_methods_or_scales_are_not_added_to(tmp_path: Path) -> None:
@@ -221,6 +236,7 @@ def test_a_failed_training_stops_those_that_have_not_begun(tmp_path: Path, monke
             "huge: there is no such file in scales, expected one of full, medium, small, tiny.",
         ),
         (["gan", "--scale", "full"], "--scale full is given without --data and --test"),
+        (["focus", "--scale", "full", "--data", "data", "--test", "test"], "test: has no focus.csv, expected one"),
     ],
 )
 def test_wrong_calls(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
