@@ -98,7 +98,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="small",
         help="small: simulated cells, hours on two cores; medium: three times the steps; full: the paper's",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="some seeds instead of the scale's")
+    parser.add_argument(
+        "--seeds", type=whole_number(0), nargs="+", metavar="SEED", help="some seeds instead of the scale's"
+    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -3,17 +3,15 @@
 import csv
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.definitions import FOLDER, Simulation
+from experiments.project_commands import run_command
 from model.files import write_text
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 
-ROOT = FOLDER.parent
 SEEDS = {"training": 515_000, "test": 536_000, "focus": 527_000}
 """Of the simulated cells; the same for every seed of a training."""
 
@@ -53,7 +51,7 @@ def labels_of_fields(study: list[tuple[frozenset[Organelle], int]], fields: int)
 
 
 def prepare(simulation: Simulation, folder: Path, workers: int) -> Data:
-    """Simulate what is not there yet."""
+    """Simulate what is not there yet; raises UserError where that fails."""
     complete = folder / "complete"
     for modality in Modality:
         fields = len(real_studies()[modality]) * simulation.fields_per_study
@@ -75,8 +73,7 @@ def _simulate(output: Path, options: list[object], workers: int) -> None:
     if (output / "SIMULATED.json").is_file():
         return
     shutil.rmtree(output, ignore_errors=True)  # an interrupted one
-    command = [sys.executable, ROOT / "simulate.py", "--output", output, "--workers", workers, *options]
-    subprocess.run([str(part) for part in command], check=True)
+    run_command("simulate.py", "--output", output, "--workers", workers, *options)
 
 
 def _take_labels_away(complete: Path, training: Path, fields_per_study: int) -> None:

@@ -6,8 +6,6 @@ import json
 import math
 import shutil
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import normalize
-from experiments.data import ROOT
 from experiments.definitions import METRICS, Claim, Method, Side
+from experiments.project_commands import run_command
 from experiments.training import checkpoint_of
 from model.files import file_sha256, write_text
 from model.grand_challenge import output_folder
@@ -61,7 +59,7 @@ class MeanScore:
 
 
 def score(claim: Claim, method: Method, seed: int, planes: Path, runs: Path, device: str) -> list[MeanScore]:
-    """Predict and score the planes of the modalities that a method has networks for."""
+    """Predict and score the planes of the modalities that a method has networks for; UserError where that fails."""
     folder = _folder(method, seed, planes, runs)
     images = [path for m in method.networks for path in sorted(planes.rglob(f"*_{m}_z*.ome.tiff"))]
     if not (folder / "metrics.csv").is_file():
@@ -70,11 +68,11 @@ def score(claim: Claim, method: Method, seed: int, planes: Path, runs: Path, dev
         predictions = folder / "predictions"
         source = ["--input", planes, "--list", folder / "list.txt"]
         resources = ["--resources", folder / "resources", "--device", device]
-        _run("inference.py", *source, "--output", predictions, *resources, *method.options)
+        run_command("inference.py", *source, "--output", predictions, *resources, *method.options, quiet=True)
         shutil.rmtree(folder / "scores", ignore_errors=True)
         truth = ["--predictions", predictions, "--ground-truth", _of_modalities(images, planes, folder / "truth")]
-        _run("evaluate.py", *truth, "--output", folder / "scores", "--pictures", "0")
-        shutil.copyfile(folder / "scores" / "metrics.csv", folder / "metrics.csv")
+        run_command("evaluate.py", *truth, "--output", folder / "scores", "--pictures", "0", quiet=True)
+        write_text(folder / "metrics.csv", (folder / "scores" / "metrics.csv").read_text(encoding="utf-8"))
     rows = _read(folder / "metrics.csv")
     if "sharpness" in claim.metrics:
         for row in rows:
@@ -191,7 +189,3 @@ def _fine(pixels: NDArray[np.uint16], pixel_um: float) -> float:
     frequency = np.hypot(y[:, None], x[None])
     band = (frequency > 1 / FINE_UM[1]) & (frequency < 1 / FINE_UM[0])
     return float(np.sqrt(power[band].sum() / pixels.size**2))
-
-
-def _run(script: str, *options: object) -> None:
-    subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], check=True, stdout=subprocess.DEVNULL)

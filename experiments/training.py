@@ -10,8 +10,8 @@ from typing import Any
 
 import tomli_w
 
-from experiments.data import ROOT
 from experiments.definitions import Options, Scale, read_networks
+from experiments.project_commands import ROOT
 from model.errors import UserError
 from model.files import write_text
 

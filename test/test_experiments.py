@@ -14,6 +14,7 @@ import tomli_w
 from experiments import command_line, definitions, training
 from experiments.data import labels_of_fields, real_studies
 from experiments.definitions import Check, Claim, Method, Side, claim_names, read_claim, read_networks, read_scale
+from experiments.project_commands import run_command
 from experiments.report import claims_table, judge, spread, table, write_summary
 from experiments.results import Scores, add_seed
 from experiments.scoring import MeanScore, Row, mean, means
@@ -225,6 +226,14 @@ def test_a_failed_training_stops_those_that_have_not_begun(tmp_path: Path, monke
     assert 0 < len(begun) < len(networks)
     assert (tmp_path / "pix2pix-pc-seed1.toml").is_file() == any("pix2pix-pc-seed1" in str(c) for c in begun)
     assert not (tmp_path / "unetplusplus-pc-fine-tuned-seed1.toml").exists()  # waits for the one that it starts from
+
+
+def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"simulate\.py ended with exit code 2, expected 0"):
+        run_command("simulate.py", "--nonsense")
+    assert "--nonsense" in capfd.readouterr().err
+    run_command("simulate.py", "--help", quiet=True)
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

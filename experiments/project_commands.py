@@ -1,0 +1,26 @@
+"""Run a command of the project in a process of its own."""
+
+import subprocess
+import sys
+
+from experiments.definitions import FOLDER
+from model.errors import UserError
+
+ROOT = FOLDER.parent
+
+
+def run_command(script: str, *options: object, quiet: bool = False) -> None:
+    """Run a script of the project's root; raises UserError unless it ends with exit code 0.
+
+    Parameters
+    ----------
+    script : str
+    *options : object
+        Its command line.
+    quiet : bool
+        Drop what it prints to stdout.
+    """
+    command = [sys.executable, str(ROOT / script), *map(str, options)]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL if quiet else None, check=False).returncode
+    if code:
+        raise UserError(f"{script} ended with exit code {code}, expected 0: see what it wrote before this line.")
