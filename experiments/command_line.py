@@ -96,7 +96,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--scale",
         default="small",
-        help="small: simulated cells, hours on two cores; medium: three times the steps; full: the paper's",
+        help="small: simulated cells, hours on two cores; medium: three times the fields and steps; full: the paper's",
     )
     parser.add_argument(
         "--seeds", type=whole_number(0), nargs="+", metavar="SEED", help="some seeds instead of the scale's"

@@ -12,9 +12,6 @@ from model.files import write_text
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 
-SEEDS = {"training": 515_000, "test": 536_000, "focus": 527_000}
-"""Of the simulated cells; the same for every seed of a training."""
-
 _LETTERS = {organelle.label[0]: organelle for organelle in Organelle}
 
 
@@ -56,15 +53,15 @@ def prepare(simulation: Simulation, folder: Path, workers: int) -> Data:
     for modality in Modality:
         fields = len(real_studies()[modality]) * simulation.fields_per_study
         options = ["--modalities", modality, "--fields", fields, "--fields-per-study", simulation.fields_per_study]
-        options += ["--size", simulation.size, "--planes", simulation.planes, "--seed", SEEDS["training"]]
+        options += ["--size", simulation.size, "--planes", simulation.planes, "--seed", simulation.training_seed]
         _simulate(complete / modality, options, workers)
     training = folder / "training"
     if not (training / "LABELS.txt").is_file():
         shutil.rmtree(training, ignore_errors=True)
         _take_labels_away(complete, training, simulation.fields_per_study)
-    test = ["--size", simulation.test_size, "--fields", simulation.test_fields, "--seed", SEEDS["test"]]
+    test = ["--size", simulation.test_size, "--fields", simulation.test_fields, "--seed", simulation.test_seed]
     _simulate(folder / "test", [*test, "--planes", simulation.test_planes], workers)
-    focus = ["--size", simulation.test_size, "--fields", simulation.focus_fields, "--seed", SEEDS["focus"]]
+    focus = ["--size", simulation.test_size, "--fields", simulation.focus_fields, "--seed", simulation.focus_seed]
     _simulate(folder / "focus", [*focus, "--planes", simulation.focus_planes], workers)
     return Data(training, folder / "test", folder / "focus")
 

@@ -137,6 +137,8 @@ class Simulation:
         For each modality.
     focus_fields, focus_planes : int
         Of the fields of many planes.
+    training_seed, test_seed, focus_seed : int
+        Of the cells; the same for every seed of a training.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -149,6 +151,9 @@ class Simulation:
     test_planes: PositiveInt
     focus_fields: PositiveInt
     focus_planes: PositiveInt
+    training_seed: PositiveInt
+    test_seed: PositiveInt
+    focus_seed: PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)

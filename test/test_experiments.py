@@ -56,7 +56,8 @@ def test_train_accepts_each_network_at_each_scale(scale: str, tmp_path: Path) ->
 
 def test_a_scale_lies_over_its_base() -> None:
     small, medium = read_scale("small"), read_scale("medium")
-    assert medium.simulation == small.simulation and medium.width == small.width
+    assert medium.width == small.width and medium.simulation is not None and small.simulation is not None
+    assert (medium.simulation.fields_per_study, medium.simulation.size) == (48, small.simulation.size)
     assert medium.training["schedule"] == {"unit": "steps", "steps": 3600, "decay_steps": 3600}
     assert small.training["schedule"]["steps"] == 1200
 
