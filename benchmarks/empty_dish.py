@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
-from benchmarks.quality import command
+from experiments.project_commands import run_command
 from model import PRESETS, Modality, Organelle, Predictor, read_image
 from model.naming import InputName, parse
 
@@ -64,7 +64,7 @@ def main() -> None:
             data = options.output / setting
             if not (data / "SIMULATED.json").is_file():
                 given = ("--setting", setting, "--fields", options.fields, "--seed", SEED, "--planes", 1)
-                command("simulate.py", "--output", data, *given)
+                run_command("simulate.py", "--output", data, *given)
             for path in sorted(data.rglob("*.ome.tiff")):
                 name = parse(path.name)
                 if not isinstance(name, InputName):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality import command
 from evaluation.metrics import pcc
+from experiments.project_commands import run_command
 from model import PRESETS, Organelle, Predictor, read_image
 from model.naming import InputName, TargetName, parse
 
@@ -56,7 +56,7 @@ def main() -> None:
             data = options.output / setting
             if not (data / "SIMULATED.json").is_file():
                 given = ("--setting", setting, "--fields", options.fields, "--seed", SEED, "--planes", 1)
-                command("simulate.py", "--output", data, *given)
+                run_command("simulate.py", "--output", data, *given)
             for path in sorted(data.rglob("*.ome.tiff")):
                 if isinstance(parse(path.name), InputName):
                     for how, by_organelle in scores(path, predictor).items():

@@ -17,8 +17,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality import command
 from evaluation.metrics import pcc, ssim
+from experiments.project_commands import run_command
 from model.images import read_image
 from model.labels import Organelle
 from model.memory import tune_malloc
@@ -51,7 +51,7 @@ def render(folder: Path, fields: int) -> Path:
     """Simulated fields, one plane each, in focus; rendered unless they are there."""
     if not folder.exists():
         given = ("--fields", fields, "--seed", UNSEEN_SEED, "--size", SIDE, "--planes", 1)
-        command("simulate.py", "--output", folder, *given)
+        run_command("simulate.py", "--output", folder, *given)
     return folder
 
 

@@ -11,21 +11,14 @@ label. Prints a Markdown table and writes benchmarks/results/quality_SETTING.jso
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+from experiments.project_commands import ROOT, run_command
 from model import PRESETS
 from model.labels import Modality, Organelle
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
 UNSEEN_SEED = 261126
-
-
-def command(script: str, *options: object) -> None:
-    """Run one of the project's commands; its failure is ours."""
-    subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], check=True)
 
 
 def with_actin_by_pix2pix(resources: Path, folder: Path) -> Path:
@@ -41,8 +34,8 @@ def score(data: Path, resources: Path, output: Path, preset: str) -> dict[str, d
     """Predict and score a data set: modality -> organelle -> metric."""
     predictions = output / "predictions"
     how = ("--resources", resources, "--preset", preset)
-    command("inference.py", "--input", data, "--output", predictions, *how)
-    command("evaluate.py", "--predictions", predictions, "--ground-truth", data, "--output", output / "scores")
+    run_command("inference.py", "--input", data, "--output", predictions, *how)
+    run_command("evaluate.py", "--predictions", predictions, "--ground-truth", data, "--output", output / "scores")
     metrics: dict[str, dict[str, dict[str, float]]] = json.loads((output / "scores" / "metrics.json").read_text())[
         "transmitted_light"
     ]
@@ -59,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     data = options.output / "data"
     unseen = ("--fields", options.fields, "--seed", UNSEEN_SEED, "--setting", options.setting)
-    command("simulate.py", "--output", data, *unseen)
+    run_command("simulate.py", "--output", data, *unseen)
     shipped = score(data, options.resources, options.output / "shipped", options.preset)
     document: dict[str, object] = {
         "fields": options.fields,
@@ -74,7 +67,7 @@ def main() -> None:
         print(f"| {organelle} | " + " | ".join(cells) + " |")
     if options.setting == "challenge":
         only_dic = options.output / "data-dic"
-        command("simulate.py", "--output", only_dic, *unseen, "--modalities", Modality.DIC)  # the same fields again
+        run_command("simulate.py", "--output", only_dic, *unseen, "--modalities", Modality.DIC)  # the same fields again
         other = with_actin_by_pix2pix(options.resources, options.output / "resources-actin-by-pix2pix")
         by_modality = score(only_dic, other, options.output / "actin-by-pix2pix", options.preset)
         contrast = by_modality[Modality.DIC][Organelle.ACTIN]

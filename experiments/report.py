@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evaluation.metrics import normalize, pcc
 from experiments.definitions import Check, Claim, Side, read_claim
-from experiments.results import Scores, read_result
+from experiments.results import Result, Scores, read_result
 from experiments.scoring import mean, prediction_file
 from model.files import write_text
 from model.images import read_image
@@ -77,31 +77,33 @@ def _judge(check: Check, scores: Scores) -> Verdict:
 def claims_table(folder: Path, details: str = "") -> str:
     """Markdown: a row for each claim with results in a folder; it links to a section of the page `details`."""
     lines = ["| claim | its checks | held |", "|---|---|---|"]
-    for path in sorted(folder.glob("*.json")):
-        claim = read_claim(path.stem)
-        verdicts = judge(claim, read_result(path).scores)
+    for name, claim, _, verdicts in _judged(folder):
         values: dict[str, list[str]] = {}
         for check, verdict in zip(claim.checks, verdicts, strict=True):
             values.setdefault(check.metric, []).append(verdict.value)
         found = "; ".join(f"{metric} {', '.join(of_metric)}" for metric, of_metric in values.items())
         held = [verdict.held for verdict in verdicts]
         together = WORDS[held[0]] if len(set(held)) == 1 else f"{held.count(True)} of {len(held)}"
-        lines.append(f"| [{path.stem}]({details}#{path.stem}): {claim.claim} | {found} | {together} |")
+        lines.append(f"| [{name}]({details}#{name}): {claim.claim} | {found} | {together} |")
     return "\n".join(lines)
 
 
 def write_summary(folder: Path) -> None:
     """Write ``README.md`` from the results in a folder: whether each claim holds, then its checks, table and figure."""
     sections = ["# Results", "", claims_table(folder)]
-    for path in sorted(folder.glob("*.json")):
-        name, claim, result = path.stem, read_claim(path.stem), read_result(path)
-        verdicts = judge(claim, result.scores)
+    for name, claim, result, verdicts in _judged(folder):
         seeds = list(result.scores[claim.methods[0].name])
         command = f"python experiment.py {name} --scale {result.scale} --seeds {' '.join(map(str, seeds))}"
         sections += ["", f"## {name}", "", f"{claim.claim} ({claim.source})", "", f"`{command}`:", ""]
         sections += [*(f"- {verdict}" for verdict in verdicts), "", table(claim, result.scores), ""]
         sections += [f"![Seed {min(seeds)}: {claim.claim}]({name}.jpg)"]
     write_text(folder / "README.md", "\n".join(sections) + "\n")
+
+
+def _judged(folder: Path) -> Iterator[tuple[str, Claim, Result, list[Verdict]]]:
+    for path in sorted(folder.glob("*.json")):
+        claim, result = read_claim(path.stem), read_result(path)
+        yield path.stem, claim, result, judge(claim, result.scores)
 
 
 def _of(metric: str, side: Side, scores: Scores) -> tuple[float, ...]:

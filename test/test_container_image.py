@@ -11,6 +11,8 @@ import pytest
 from containers import EXEC, INVOKE, ROOT, Dish, base_image, docker
 from test_inference import expected, write_image
 
+from model.routing import Routing
+
 pytestmark = pytest.mark.container
 
 
@@ -47,8 +49,8 @@ def test_license_and_code_are_inside_as_they_are_here() -> None:
 
 def test_each_file_is_stored_once() -> None:
     found = files_by_layer(EXEC, "opt/app")
-    weights = {f"opt/app/resources/{path.name}" for path in (ROOT / "resources").glob("*.safetensors")}
-    assert weights and weights <= found.keys()
+    routed = {f"opt/app/resources/{file.path.name}" for file in Routing.read(ROOT / "resources").checkpoints.values()}
+    assert len(routed) == 7 and routed == {name for name in found if name.endswith(".safetensors")}
     assert set(found.values()) == {1}
     assert not [name for name in found if "/torch/" in name]
 

@@ -197,7 +197,7 @@ def test_networks_of_known_modalities_alone(tmp_path: Path, capsys: pytest.Captu
     write_image(tmp_path / "in" / "b.tiff", channel="DIC")
     run = Run(tmp_path, resources, capsys)
     assert (run.code, run.written) == (1, expected("b.tiff"))
-    assert all("a.tiff: nothing tells" in line and "--modality" in line for line in run.stderr)
+    assert run.stderr and all("a.tiff: nothing tells" in line and "--modality" in line for line in run.stderr)
     run = Run(tmp_path, resources, capsys, "--modality", "PC")
     assert (run.code, run.written) == (0, expected("a.tiff", "b.tiff"))
     with Predictor.open(resources, device="cpu") as predictor, pytest.raises(ValueError, match="one of BF, PC, DIC"):
