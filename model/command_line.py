@@ -166,7 +166,9 @@ def networks_folder(options: argparse.Namespace) -> Path:
 def log_networks(predictor: Predictor, options: argparse.Namespace, where: str) -> None:
     """Log which networks predict where, how, and what they were trained on."""
     log.info("networks from %s on %s", networks_folder(options), where)
-    log.info("tiles overlap by %g, mean over %d rotations", predictor.settings.overlap, predictor.settings.rotations)
+    settings = predictor.settings
+    members = f"{settings.rotations} rotations" + (f" at {len(settings.scales)} scales" if settings.scales[1:] else "")
+    log.info("tiles overlap by %g, mean over %s", settings.overlap, members)
     for name, metadata in predictor.checkpoints.items():
         log.info("%s: trained on %s", name, metadata.trained_on)
 

@@ -73,7 +73,9 @@ class PredictionWidget(Container):  # type: ignore[misc]  # of type Any where na
         self.modality = ComboBox(label="modality", choices=[*Modality, UNKNOWN], value=UNKNOWN)
         self.pixel_size = LineEdit(label="pixel size (µm)", tooltip="one number, or height x width; empty: unknown")
         self.preset = ComboBox(
-            label="preset", choices=list(PRESETS), tooltip="paper: as published; fast: fewer tiles and rotations"
+            label="preset",
+            choices=list(PRESETS),
+            tooltip="paper: as published; fast: fewer tiles and rotations; multiscale: fast, at 3 scales",
         )
         self.predict_button = PushButton(text="Predict")
         self.cancel_button = PushButton(text="Cancel", enabled=False, tooltip="takes effect after the current plane")

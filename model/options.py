@@ -61,7 +61,7 @@ def parse(
         choices=list(PRESETS),
         default="paper",
         help="paper: tiles that overlap by 0.8, 4 rotations; fast: full-image inference up to 1024 px, "
-        "2 rotations (%(default)s)",
+        "2 rotations; multiscale: fast, averaged over 3 scales (%(default)s)",
     )
     add("--overlap", type=number(0, MAX_OVERLAP), help=f"of tiles, from 0 to {MAX_OVERLAP} (the preset's)")
     add("--rotations", type=int, choices=list(QUARTER_TURNS), help="to average over (the preset's)")

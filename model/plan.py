@@ -1,6 +1,6 @@
 """The plan of a prediction, decided before pixels are processed: checkpoints, heads, grid, warnings, provenance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -19,13 +19,13 @@ class Step:
         Its name in the routing.
     heads : mapping of Organelle to Organelle
         Which head predicts which organelle; one pass through the network serves them all.
-    grid : Grid
-        The grid on which its network sees the image.
+    grids : tuple of Grid
+        Those on which its network sees the image, one a scale; its prediction is on the first.
     """
 
     checkpoint: str
     heads: Mapping[Organelle, Organelle]
-    grid: Grid
+    grids: tuple[Grid, ...]
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class NetworkOutputs:
     Attributes
     ----------
     mean : mapping of Organelle to Tensor
-        (Y, X) float32 in [-1, 1], the mean over the rotations.
+        (Y, X) float32 in [-1, 1], the mean over rotations and scales.
     std : mapping of Organelle to Tensor
-        (Y, X) float32, their standard deviation; empty for one rotation, and for an image that shows nothing.
+        (Y, X) float32, their standard deviation; empty for one of them, and for an image that shows nothing.
     """
 
     mean: Mapping[Organelle, Tensor]
@@ -78,12 +78,12 @@ class NetworkInputs:
     Attributes
     ----------
     plan : Plan
-    inputs : mapping of str to Tensor
-        By checkpoint, (1, Y, X) float32 on its grid; empty where the image shows nothing to predict from.
+    inputs : mapping of str to sequence of Tensor
+        By checkpoint, (1, Y, X) float32 on each of its grids; empty where the image shows nothing to predict from.
     warnings : tuple of str
         What the pixels themselves give to be warned of, one clause each.
     """
 
     plan: Plan
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Sequence[Tensor]]
     warnings: tuple[str, ...] = ()

@@ -37,7 +37,7 @@ from .routing import Route, Routing, shipped_resources
 from .saturation import saturation_warning
 from .settings import LARGEST_WHOLE, PRESETS, InferenceSettings
 from .tiling import TilePlan, predict_tiled
-from .tta import predict_with_tta
+from .tta import mean_over_scales, predict_with_tta
 from .verification import read_verified_metadata
 
 TILE_BATCH = 4
@@ -179,13 +179,13 @@ class Predictor:
         heads: dict[str, dict[Organelle, Organelle]] = {}
         for organelle, route in routes.items():
             heads.setdefault(route.checkpoint, {})[organelle] = route.head
-        steps = {name: Step(name, heads[name], self._preprocessing(name).grid(shape, pixel_size_um)) for name in heads}
-        warnings = dict.fromkeys(step.grid.warning for step in steps.values() if step.grid.warning)
+        grids = {name: self._preprocessing(name).grid(shape, pixel_size_um) for name in heads}
+        steps = [Step(name, heads[name], tuple(map(grids[name].scaled, self.settings.scales))) for name in heads]
+        warnings = dict.fromkeys(grid.warning for grid in grids.values() if grid.warning)
         provenance = {
-            organelle: self._provenance(modality, route, steps[route.checkpoint].grid)
-            for organelle, route in routes.items()
+            organelle: self._provenance(modality, route, grids[route.checkpoint]) for organelle, route in routes.items()
         }
-        return Plan(modality, shape, tuple(steps.values()), tuple(warnings), provenance)
+        return Plan(modality, shape, tuple(steps), tuple(warnings), provenance)
 
     def preprocess(self, pixels: NDArray[np.uint16], plan: Plan) -> NetworkInputs:
         """Resample and normalize a plane (Y, X) of uint16 for each network of the plan.
@@ -198,16 +198,17 @@ class Predictor:
             warning = f"{nothing}, so its predictions are left blank"
             return NetworkInputs(plan.with_provenance(contrast=warning), {}, (warning,))
         made: dict[tuple[Preprocessing, tuple[int, int]], Tensor] = {}
-        inputs: dict[str, Tensor] = {}
+        inputs: dict[str, list[Tensor]] = {}
         warnings = [saturation_warning(pixels)]
         for step in plan.steps:
             preprocessing = self._preprocessing(step.checkpoint)
-            key = preprocessing, step.grid.shape
-            if key not in made:  # checkpoints that were trained alike share their input
-                made[key] = torch.from_numpy(preprocessing.input(pixels, step.grid, margins))[None]
-            inputs[step.checkpoint] = made[key]
+            for grid in step.grids:
+                key = preprocessing, grid.shape
+                if key not in made:  # checkpoints that were trained alike share their inputs
+                    made[key] = torch.from_numpy(preprocessing.input(pixels, grid, margins))[None]
+                inputs.setdefault(step.checkpoint, []).append(made[key])
             statistics = self.checkpoints[step.checkpoint].input_statistics
-            features = None if statistics is None else measure_input(made[key][0].numpy())
+            features = None if statistics is None else measure_input(inputs[step.checkpoint][0][0].numpy())
             warnings.append(statistics.warning(features) if statistics and features is not None else None)
         return NetworkInputs(plan, inputs, tuple(dict.fromkeys(filter(None, warnings))))
 
@@ -222,8 +223,10 @@ class Predictor:
         with torch.inference_mode(), deterministic_cudnn(), self.precision.on(self.device):
             for step in inputs.plan.steps:
                 heads = sorted(set(step.heads.values()), key=list(Organelle).index)
-                image_1YX = inputs.inputs[step.checkpoint].to(self.device)
-                mean_CYX, std_CYX = self._run_network(step.checkpoint, heads, inputs.plan.modality, image_1YX)
+                mean_CYX, std_CYX = mean_over_scales(
+                    self._run_network(step.checkpoint, heads, inputs.plan.modality, image_1YX.to(self.device))
+                    for image_1YX in inputs.inputs[step.checkpoint]
+                )
                 channels = {organelle: heads.index(head) for organelle, head in step.heads.items()}
                 mean |= {organelle: mean_CYX[c] for organelle, c in channels.items()}
                 if std_CYX is not None:
@@ -253,6 +256,7 @@ class Predictor:
             "window": str(self._window(metadata)),
             "overlap": f"{self.settings.overlap:g}",
             "rotations": str(self.settings.rotations),
+            "scales": ", ".join(f"{scale:g}" for scale in self.settings.scales),
             "precision": str(self.precision),
             "rescaling": grid.rescaling if self.rescale else "switched off",
             "device": model_name(self.device),

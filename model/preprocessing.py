@@ -3,7 +3,7 @@
 Prediction and training both go through `Preprocessing`, so a network is trained on exactly what it will predict from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,11 @@ class Grid:
     shape: tuple[int, int]
     rescaling: str = "none needed"
     warning: str | None = None
+
+    def scaled(self, scale: float) -> "Grid":
+        """Return the grid on which everything looks `scale` times as large."""
+        height, width = self.shape
+        return replace(self, shape=(max(1, round(height * scale)), max(1, round(width * scale))))
 
     @classmethod
     def choose(

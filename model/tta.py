@@ -6,10 +6,12 @@ Turns are exact permutations of pixels, so an identity network returns the image
 non-square image swaps its sides: `f` must take any shape, and plan its tiles for the shape it is given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+
+from .resampling import resample
 
 QUARTER_TURNS: dict[int, tuple[int, ...]] = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}
 """Number of rotations -> the quarter turns that are averaged. Two means 0 and 180°, which keep the shape."""
@@ -53,3 +55,32 @@ def predict_with_tta(
         return mean_CYX, None
     difference = mean_CYX - first_CYX
     return mean_CYX, squares_CYX.div_(rotations).sub_(difference.square_()).clamp_(min=0).sqrt_()
+
+
+def mean_over_scales(predictions: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation over predictions of one image at several scales.
+
+    Parameters
+    ----------
+    predictions : iterable of (Tensor, Tensor or None)
+        Of each scale the mean and the deviation over its rotations, float32 (C, Y, X) on the CPU.
+
+    Returns
+    -------
+    (Tensor, Tensor or None)
+        On the grid of the first; the deviation is that of all rotations of all scales, None where there is but one.
+    """
+    scales = list(predictions)
+    if len(scales) == 1:
+        return scales[0]
+    _, height, width = scales[0][0].shape
+    means_SCYX = torch.stack([_resampled(mean_CYX, (height, width)) for mean_CYX, _ in scales])
+    variance_CYX = means_SCYX.var(0, correction=0)
+    deviations = [_resampled(std_CYX, (height, width)) for _, std_CYX in scales if std_CYX is not None]
+    if deviations:
+        variance_CYX += torch.stack(deviations).square_().mean(0)
+    return means_SCYX.mean(0), variance_CYX.sqrt_()
+
+
+def _resampled(image_CYX: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.stack([torch.from_numpy(resample(image_YX.numpy(), shape)) for image_YX in image_CYX])

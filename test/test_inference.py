@@ -65,15 +65,22 @@ def test_presets_and_what_overrides_them(tmp_path: Path, resources: Path, capsys
     write_image(tmp_path / "in" / "a.tiff")
     given = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
     made = {}
-    for options in ("--preset paper", "--preset fast", "--preset fast --rotations 1 --overlap 0.5", "--precision fp16"):
+    for options in (
+        "--preset paper",
+        "--preset fast",
+        "--preset multiscale",
+        "--preset fast --rotations 1 --overlap 0.5",
+        "--precision fp16",
+    ):
         assert main([*given, "--device", "cpu", *options.split()]) == 0
         origin = inspect(tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.tiff").provenance
-        made[options] = tuple(origin[key] for key in ("window", "overlap", "rotations"))
+        made[options] = tuple(origin[key] for key in ("window", "overlap", "rotations", "scales"))
     assert made == {
-        "--preset paper": ("32", "0.8", "4"),
-        "--preset fast": ("1024", "0.25", "2"),
-        "--preset fast --rotations 1 --overlap 0.5": ("1024", "0.5", "1"),
-        "--precision fp16": ("32", "0.8", "4"),
+        "--preset paper": ("32", "0.8", "4", "1"),
+        "--preset fast": ("1024", "0.25", "2", "1"),
+        "--preset multiscale": ("1024", "0.25", "2", "1, 0.7, 1.4"),
+        "--preset fast --rotations 1 --overlap 0.5": ("1024", "0.5", "1", "1"),
+        "--precision fp16": ("32", "0.8", "4", "1"),
     }
     assert origin["precision"] == "fp16"
     assert not any("already" in line for line in capsys.readouterr().out.splitlines())

@@ -19,6 +19,7 @@ from model.labels import Modality, Organelle
 from model.normalization import InputNormalization
 from model.precision import Precision
 from model.predictor import Predictor
+from model.resampling import resample
 from model.settings import InferenceSettings
 
 M, N, T, A = Organelle
@@ -243,8 +244,35 @@ def test_changed_files_and_impossible_routes_are_refused_at_once(tmp_path: Path)
         Predictor.open(folder, device="cpu")
 
 
+def test_scales_change_what_the_network_sees_and_not_the_output(tmp_path: Path, identity: Identity) -> None:
+    folder = write_resources(tmp_path)
+    settings = InferenceSettings(rotations=1, overlap=0, scales=(1.0, 0.5, 1.5))
+    with Predictor.open(folder, device="cpu", settings=settings) as predictor:
+        plan = predictor.plan(Modality.BF, (40, 60), (0.1, 0.1))
+        (step,) = plan.steps
+        assert [grid.shape for grid in step.grids] == [(40, 60), (20, 30), (60, 90)]
+        inputs = predictor.preprocess(random_image(40, 60), plan)
+        assert [tuple(image.shape) for image in inputs.inputs[step.checkpoint]] == [
+            (1, 40, 60),
+            (1, 20, 30),
+            (1, 60, 90),
+        ]
+        outputs = predictor.forward(inputs)
+        means = [torch.from_numpy(resample(image[0].numpy(), (40, 60))) for image in inputs.inputs[step.checkpoint]]
+        assert torch.allclose(outputs.mean[N], torch.stack(means).mean(0), atol=1e-5)
+        assert outputs.std[N].shape == (40, 60) and outputs.std[N].max() > 0
+        assert predictor.postprocess(outputs, plan)[N].shape == (40, 60)
+        assert plan.provenance[N]["scales"] == "1, 0.5, 1.5"
+
+
 def test_misuse_is_refused(resources: Path) -> None:
-    for option in ({"overlap": 0.95}, {"overlap": float("nan")}, {"rotations": 3}):
+    for option in (
+        {"overlap": 0.95},
+        {"overlap": float("nan")},
+        {"rotations": 3},
+        {"scales": ()},
+        {"scales": (1.0, 3.0)},
+    ):
         with pytest.raises(ValueError, match="must"):
             InferenceSettings(**option)  # type: ignore[arg-type]
     for device in ("abacus", "cuda:99"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.tta import QUARTER_TURNS, predict_with_tta
+from model.tta import QUARTER_TURNS, mean_over_scales, predict_with_tta
 
 IMAGE_1YX = torch.arange(15, dtype=torch.float32).reshape(1, 3, 5)
 
@@ -76,3 +76,25 @@ def test_one_rotation_has_no_deviation_and_equivariant_networks_have_none_either
     assert predict_with_tta(lambda x: x, IMAGE_1YX, 1)[1] is None
     std = predict_with_tta(lambda x: 0.3 * x, IMAGE_1YX, 4)[1]
     assert std is not None and std.abs().max() == 0
+
+
+def test_scales_are_averaged_on_the_grid_of_the_first() -> None:
+    first, larger = torch.full((2, 4, 6), 0.25), torch.full((2, 7, 9), 0.75)
+    mean, std = mean_over_scales([(first, None), (larger, None)])
+    assert mean.shape == (2, 4, 6) and torch.allclose(mean, torch.full_like(mean, 0.5))
+    assert std is not None and torch.allclose(std, torch.full_like(mean, 0.25))
+
+
+def test_one_scale_is_what_it_was() -> None:
+    mean, std = torch.rand(2, 4, 6), torch.rand(2, 4, 6)
+    found = mean_over_scales([(mean, std)])
+    assert torch.equal(found[0], mean) and found[1] is not None and torch.allclose(found[1], std)
+    assert mean_over_scales([(mean, None)])[1] is None
+
+
+def test_the_deviation_is_that_of_all_rotations_of_all_scales() -> None:
+    members = torch.rand(3, 2, 1, 4, 6)  # scales, rotations
+    mean, std = mean_over_scales((of_scale.mean(0), of_scale.std(0, correction=0)) for of_scale in members)
+    everything = members.flatten(0, 1)
+    assert torch.allclose(mean, everything.mean(0), atol=1e-6)
+    assert std is not None and torch.allclose(std, everything.std(0, correction=0), atol=1e-6)
