@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model import InferenceSettings, Modality, Organelle, Predictor, read_image
-from model.naming import InputName, parse
+from benchmarks.planes import planes
+from model import InferenceSettings, Modality, Organelle, Predictor
 
 RESULTS = Path(__file__).with_name("results") / "checkerboard.json"
 PERIODS_PX = (2, 4)
@@ -49,16 +49,16 @@ def main() -> None:
     seen: dict[Modality, int] = defaultdict(int)
     settings = InferenceSettings(overlap=0.25, rotations=1, whole_image=True)
     with Predictor.open(options.resources, settings=settings) as predictor:
-        for path in sorted(options.data.rglob("*.ome.tiff")):
-            name = parse(path.name)
-            if not isinstance(name, InputName) or seen[name.modality] >= options.planes:
+        for plane in planes(options.data):
+            modality = plane.name.modality
+            if seen[modality] >= options.planes:
                 continue
-            seen[name.modality] += 1
-            image = read_image(path)
-            plan = predictor.plan(name.modality, image.info.shape, image.info.pixel_size_um)
+            seen[modality] += 1
+            image = plane.image
+            plan = predictor.plan(modality, image.info.shape, image.info.pixel_size_um)
             for organelle, output_YX in predictor.forward(predictor.preprocess(image.pixels, plan)).mean.items():
                 for period in PERIODS_PX:
-                    energies[name.modality, organelle, period].append(grid_energy(output_YX.numpy(), period))
+                    energies[modality, organelle, period].append(grid_energy(output_YX.numpy(), period))
     ratios = {key: float(np.divide(*np.sum(pairs, axis=0))) for key, pairs in energies.items()}
     print("| | " + " | ".join(f"{m}, period {p} px" for m in Modality for p in PERIODS_PX) + " |\n|" + "---|" * 7)
     for organelle in Organelle:

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.images import read_image
+from benchmarks.planes import planes
 from model.labels import Modality
-from model.naming import InputName, parse
 from model.normalization import InputNormalization, normalize_input
 from model.resampling import resample_image
 from simulation.microscope import Setting
@@ -55,12 +54,10 @@ def simulated(
 def real(folder: Path, modality: Modality, images: Sequence[int], pixel_um: float | None) -> list[NDArray[np.uint8]]:
     """Tiles of real images, all or those named by number."""
     tiles = []
-    for path in sorted(folder.iterdir()):
-        name = parse(path.name)
-        if isinstance(name, InputName) and name.modality is modality and (not images or name.image in images):
-            plane = read_image(path)
-            size = plane.info.pixel_size_um
-            tiles.append(tile(plane.pixels, pixel_um or (size[0] if size else GRID_UM)))
+    for plane in planes(folder):
+        if plane.name.modality is modality and (not images or plane.name.image in images):
+            size = plane.image.info.pixel_size_um
+            tiles.append(tile(plane.image.pixels, pixel_um or (size[0] if size else GRID_UM)))
     return tiles
 
 

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from benchmarks.planes import planes
 from benchmarks.real_nuclei import halves
 from evaluation.metrics import pcc
-from model import PRESETS, Predictor, read_image
+from model import PRESETS, Predictor
 from model.disagreement import disagreement
-from model.naming import InputName, TargetName, parse
 
 RESULTS = Path(__file__).with_name("results") / "disagreement.json"
 RESAMPLINGS, DRAWN = 2000, 10
@@ -67,23 +67,19 @@ class Judged:
 
 def judged(folder: Path, groups: dict[int, str], label: str, predictor: Predictor) -> Iterator[Judged]:
     """Predict each plane of the challenge's layout below a folder and judge the organelles that have a truth."""
-    for path in sorted(folder.rglob("*")):
-        name = parse(path.name)
-        if not isinstance(name, InputName):
-            continue
-        image = read_image(path)
+    for plane in planes(folder):
+        image, name, truths = plane.image, plane.name, plane.truths()
         plan = predictor.plan(name.modality, image.info.shape, image.info.pixel_size_um)
         outputs = predictor.forward(predictor.preprocess(image.pixels, plan))
         for organelle, prediction in predictor.postprocess(outputs, plan).items():
-            truth = path.with_name(TargetName(name.image, organelle).filename)
-            if not truth.exists() or organelle not in outputs.std:
+            if organelle not in truths or organelle not in outputs.std:
                 continue
-            value = pcc(prediction.astype(np.float64), read_image(truth).pixels.astype(np.float64))
+            value = pcc(prediction.astype(np.float64), truths[organelle].astype(np.float64))
             measures = {
                 key: measure(outputs.mean[organelle], outputs.std[organelle]) for key, measure in MEASURES.items()
             }
             half = f" {groups[name.image]}" if name.image in groups else ""
-            yield Judged(f"{label}{half}, {organelle}", path.name, measures, value, image.pixels, prediction)
+            yield Judged(f"{label}{half}, {organelle}", plane.path.name, measures, value, image.pixels, prediction)
 
 
 def rank_correlation(found: list[Judged], measure: str) -> tuple[float, float, float]:

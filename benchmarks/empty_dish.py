@@ -20,9 +20,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
-from experiments.project_commands import run_command
-from model import PRESETS, Modality, Organelle, Predictor, read_image
-from model.naming import InputName, parse
+from benchmarks.planes import planes
+from experiments.project_commands import simulate
+from model import PRESETS, Modality, Organelle, Predictor
 
 RESULTS = Path(__file__).with_name("results") / "empty_dish.json"
 SEED = 616161
@@ -61,20 +61,14 @@ def main() -> None:
     rows: list[tuple[str, list[NDArray[np.uint16]]]] = []
     with Predictor.open(options.resources, settings=PRESETS["fast"]) as predictor:
         for setting in ("empty", "ordinary"):
-            data = options.output / setting
-            if not (data / "SIMULATED.json").is_file():
-                given = ("--setting", setting, "--fields", options.fields, "--seed", SEED, "--planes", 1)
-                run_command("simulate.py", "--output", data, *given)
-            for path in sorted(data.rglob("*.ome.tiff")):
-                name = parse(path.name)
-                if not isinstance(name, InputName):
-                    continue
-                image = read_image(path)
-                predicted = predictor.predict(image.pixels, name.modality, pixel_size_um=image.info.pixel_size_um)
+            given = ("--setting", setting, "--fields", options.fields, "--seed", SEED, "--planes", 1)
+            for plane in planes(simulate(options.output / setting, *given)):
+                image, modality = plane.image, plane.name.modality
+                predicted = predictor.predict(image.pixels, modality, pixel_size_um=image.info.pixel_size_um)
                 for organelle in Organelle:
-                    found[setting, name.modality, organelle].append(amplitude(predicted[organelle]))
-                if setting == "empty" and len(found["empty", name.modality, Organelle.NUCLEUS]) <= DRAWN:
-                    rows.append((path.name, [image.pixels, *(predicted[organelle] for organelle in Organelle)]))
+                    found[setting, modality, organelle].append(amplitude(predicted[organelle]))
+                if setting == "empty" and len(found["empty", modality, Organelle.NUCLEUS]) <= DRAWN:
+                    rows.append((plane.path.name, [image.pixels, *(predicted[organelle] for organelle in Organelle)]))
     draw(rows, options.output / "empty_dish.png")
     ratios = {
         (m, o): float(np.mean(found["empty", m, o]) / np.mean(found["ordinary", m, o]))

@@ -30,9 +30,10 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from benchmarks import plain_unet
-from benchmarks.real_nuclei import Pair, pairs
+from benchmarks.planes import Plane
+from benchmarks.real_nuclei import study_planes
 from evaluation.metrics import pcc
-from model import PRESETS, Image, Modality, Organelle, Predictor, read_image
+from model import PRESETS, Image, Modality, Organelle, Predictor
 from model.checkpoint import read_metadata
 from model.files import file_sha256
 from model.routing import CheckpointFile, Route, Routing
@@ -69,20 +70,20 @@ class Run:
         return "_".join(map(str, astuple(self))).replace(" ", "-").replace(",", "")
 
 
-def pairs_of(real: Path, study: str, half: str) -> list[Pair]:
-    return [pair for pair in pairs(real, study) if pair.half == half]
+def planes_of(real: Path, study: str, half: str) -> list[Plane]:
+    return [plane for of, plane in study_planes(real, study) if of == half]
 
 
-def drawn(run: Run, real: Path) -> list[Pair]:
+def drawn(run: Run, real: Path) -> list[Plane]:
     """The fields of a draw: those of a smaller k are among those of a larger one."""
-    pool = pairs_of(real, run.study, "A")
+    pool = planes_of(real, run.study, "A")
     order = np.random.default_rng(run.draw).permutation(len(pool))
     return [pool[index] for index in order[: run.fields]]
 
 
 def runs(real: Path, study: str) -> list[Run]:
     """All trainings of a study, and what is shipped, which has no field."""
-    everything = len(pairs_of(real, study, "A"))
+    everything = len(planes_of(real, study, "A"))
     found = [Run(study, SHIPPED, 0, 0)]
     for count in (*(k for k in COUNTS if k < everything), everything):
         found += [Run(study, way, count, number) for number in range(DRAWS) for way in WAYS]
@@ -103,7 +104,7 @@ def carry_out(run: Run, real: Path, output: Path, minutes: float) -> float:
     folder.mkdir(parents=True, exist_ok=True)
     fields = drawn(run, real)
     if run.way == UNET:
-        images = [(read_image(pair.input).pixels, read_image(pair.nucleus).pixels) for pair in fields]
+        images = [(plane.image.pixels, plane.truths()[Organelle.NUCLEUS]) for plane in fields]
         network = plain_unet.train(images, minutes, run.draw)
         value = score(run.study, real, lambda image: plain_unet.predict(network, image.pixels))
     else:
@@ -113,11 +114,11 @@ def carry_out(run: Run, real: Path, output: Path, minutes: float) -> float:
     return value
 
 
-def train(run: Run, fields: list[Pair], folder: Path, modality: Modality, minutes: float) -> Path:
+def train(run: Run, fields: list[Plane], folder: Path, modality: Modality, minutes: float) -> Path:
     """Train by train.py; the checkpoint."""
     study = folder / "data" / run.study
     study.mkdir(parents=True, exist_ok=True)
-    for file in (file for pair in fields for file in (pair.input, pair.nucleus)):
+    for file in (file for plane in fields for file in (plane.path, plane.truth_path(Organelle.NUCLEUS))):
         if not (study / file.name).exists():
             (study / file.name).symlink_to(file.resolve())
     start: list[object] = ["--init", shipped(modality)]
@@ -147,8 +148,8 @@ def nuclei_of(checkpoint: Path, modality: Modality) -> Prediction:
 
 def score(study: str, real: Path, predict: Prediction) -> float:
     """Mean PCC of half B."""
-    images = ((read_image(pair.input), read_image(pair.nucleus).pixels) for pair in pairs_of(real, study, "B"))
-    return float(np.mean([pcc(predict(image), truth) for image, truth in images]))
+    of_half = planes_of(real, study, "B")
+    return float(np.mean([pcc(predict(plane.image), plane.truths()[Organelle.NUCLEUS]) for plane in of_half]))
 
 
 def draw(values: dict[Run, float], path: Path) -> None:

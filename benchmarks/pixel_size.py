@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.planes import Plane, planes
 from evaluation.metrics import pcc
-from experiments.project_commands import run_command
-from model import PRESETS, Organelle, Predictor, read_image
-from model.naming import InputName, TargetName, parse
+from experiments.project_commands import simulate
+from model import PRESETS, Organelle, Predictor
 
 RESULTS = Path(__file__).with_name("results") / "pixel_size.json"
 SEED = 818181
@@ -26,14 +26,13 @@ FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 WAYS = [*(("fast", factor) for factor in FACTORS), ("multiscale", 1.0), ("paper", 1.0)]
 
 
-def scores(image: Path, predictor: Predictor, factor: float) -> dict[Organelle, float]:
+def scores(plane: Plane, predictor: Predictor, factor: float) -> dict[Organelle, float]:
     """PCC with each truth, of the prediction with a pixel size that is wrong by a factor."""
-    name, plane = parse(image.name), read_image(image)
-    assert isinstance(name, InputName) and plane.info.pixel_size_um is not None
-    height, width = plane.info.pixel_size_um
-    predicted = predictor.predict(plane.pixels, name.modality, pixel_size_um=(height * factor, width * factor))
-    truths = {o: read_image(image.with_name(TargetName(name.image, o).filename)).pixels for o in Organelle}
-    return {o: pcc(predicted[o].astype(np.float64), truths[o].astype(np.float64)) for o in Organelle}
+    image = plane.image
+    assert image.info.pixel_size_um is not None
+    height, width = image.info.pixel_size_um
+    predicted = predictor.predict(image.pixels, plane.name.modality, pixel_size_um=(height * factor, width * factor))
+    return {o: pcc(predicted[o].astype(np.float64), truth.astype(np.float64)) for o, truth in plane.truths().items()}
 
 
 def main() -> None:
@@ -44,17 +43,14 @@ def main() -> None:
     document: dict[str, dict[str, dict[str, float]]] = {}
     print("| setting | preset, pixel size times | " + " | ".join(Organelle) + " | s |\n" + "|---" * 7 + "|")
     for setting in SETTINGS:
-        data = options.output / setting
-        if not (data / "SIMULATED.json").is_file():
-            given = ("--setting", setting, "--fields", options.fields, "--seed", SEED, "--planes", 1)
-            run_command("simulate.py", "--output", data, *given)
-        images = [path for path in sorted(data.rglob("*.ome.tiff")) if isinstance(parse(path.name), InputName)]
+        given = ("--setting", setting, "--fields", options.fields, "--seed", SEED, "--planes", 1)
+        data = simulate(options.output / setting, *given)
         document[setting] = {}
         for preset, factor in WAYS:
             with Predictor.open(settings=PRESETS[preset]) as predictor:
                 predictor.load_networks()
                 start = time.perf_counter()
-                found = [scores(path, predictor, factor) for path in images]
+                found = [scores(plane, predictor, factor) for plane in planes(data)]
                 seconds = time.perf_counter() - start
             means = {str(o): round(float(np.mean([score[o] for score in found])), 4) for o in Organelle}
             document[setting][f"{preset} {factor:g}"] = {**means, "seconds": round(seconds, 1)}

@@ -17,12 +17,11 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.planes import Plane, planes
 from evaluation.metrics import pcc, ssim
-from experiments.project_commands import run_command
-from model.images import read_image
+from experiments.project_commands import simulate
 from model.labels import Organelle
 from model.memory import tune_malloc
-from model.naming import InputName, TargetName, parse
 from model.predictor import Predictor
 from model.settings import PRESETS, InferenceSettings
 
@@ -47,23 +46,13 @@ def words(settings: InferenceSettings) -> str:
     return "whole image" if settings.whole_image else f"overlap {settings.overlap:g}"
 
 
-def render(folder: Path, fields: int) -> Path:
-    """Simulated fields, one plane each, in focus; rendered unless they are there."""
-    if not folder.exists():
-        given = ("--fields", fields, "--seed", UNSEEN_SEED, "--size", SIDE, "--planes", 1)
-        run_command("simulate.py", "--output", folder, *given)
-    return folder
-
-
-def measure(path: Path, predictors: list[Predictor]) -> list[dict[str, float]]:
+def measure(plane: Plane, predictors: list[Predictor]) -> list[dict[str, float]]:
     """For each settings: seconds in the networks, and PCC, SSIM and PSNR by organelle."""
-    name, plane = parse(path.name), read_image(path)
-    assert isinstance(name, InputName)
-    truth = {o: read_image(path.with_name(TargetName(name.image, o).filename)).pixels for o in Organelle}
+    image, truths = plane.image, plane.truths()
     rows, reference = [], dict[Organelle, NDArray[np.uint16]]()
     for predictor in predictors:
-        plan = predictor.plan(plane.info.modality, plane.info.shape, plane.info.pixel_size_um)
-        inputs = predictor.preprocess(plane.pixels, plan)
+        plan = predictor.plan(plane.name.modality, image.info.shape, image.info.pixel_size_um)
+        inputs = predictor.preprocess(image.pixels, plan)
         began = time.perf_counter()
         outputs = predictor.forward(inputs)
         row = {"seconds": time.perf_counter() - began}
@@ -71,8 +60,8 @@ def measure(path: Path, predictors: list[Predictor]) -> list[dict[str, float]]:
         reference = reference or predictions
         for organelle, prediction in predictions.items():
             error = prediction.astype(float) - reference[organelle]
-            row[f"pcc/{organelle}"] = pcc(prediction, truth[organelle])
-            row[f"ssim/{organelle}"] = ssim(prediction, truth[organelle])
+            row[f"pcc/{organelle}"] = pcc(prediction, truths[organelle])
+            row[f"ssim/{organelle}"] = ssim(prediction, truths[organelle])
             row[f"noise/{organelle}"] = float(np.mean(error**2))
         rows.append(row)
     return rows
@@ -118,12 +107,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the fields")
     parser.add_argument("--fields", type=int, default=4, help="for each modality")
     options = parser.parse_args()
-    data = render(options.output / "data", options.fields)
+    given = ("--fields", options.fields, "--seed", UNSEEN_SEED, "--size", SIDE, "--planes", 1)  # in focus
+    data = simulate(options.output / "data", *given)
     tune_malloc()  # as the command does
     predictors = [Predictor.open(ROOT / "resources", settings=settings) for settings in SETTINGS]
     for predictor in predictors:
         predictor.load_networks()
-    images = [measure(path, predictors) for path in sorted(data.rglob("image_*_z0.ome.tiff"))]
+    images = [measure(plane, predictors) for plane in planes(data)]
     columns = list(zip(*images, strict=True))
     summaries = [summarise(list(rows), list(columns[PAPER])) for rows in columns]
     print("| windows | rotations | times faster | PSNR to paper | " + " | ".join(f"PCC {o}" for o in Organelle) + " |")

@@ -23,23 +23,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
+from benchmarks.planes import Plane, planes
 from evaluation.metrics import pcc
-from model import PRESETS, InferenceSettings, Modality, Organelle, Predictor, read_image
-from model.naming import InputName, TargetName, parse
+from model import PRESETS, InferenceSettings, Organelle, Predictor
 
 RESULTS = Path(__file__).with_name("results") / "real_nuclei.json"
 IN_FOCUS = (10, 11, 12)  # z planes of Study_102
 WORST = 5
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Files of one input plane and its nuclei, and the half of the study."""
-
-    half: str
-    modality: Modality
-    input: Path
-    nucleus: Path
 
 
 @dataclass(frozen=True)
@@ -67,25 +57,23 @@ def halves(real: Path, study: str) -> dict[int, str]:
     return {image: "AB"[order.index(name) % 2] for image, name in group.items()}
 
 
-def pairs(real: Path, study: str) -> Iterator[Pair]:
-    """Every plane of a study (of Study_102 those in focus), in the order of their names."""
+def study_planes(real: Path, study: str) -> Iterator[tuple[str, Plane]]:
+    """Half and plane of all of a study (of Study_102 those in focus), in the order of their names."""
     half = halves(real, study)
-    for path in sorted((real / study).iterdir()):
-        name = parse(path.name)
-        if isinstance(name, InputName) and (study != "Study_102" or name.z in IN_FOCUS):
-            nucleus = path.with_name(TargetName(name.image, Organelle.NUCLEUS).filename)
-            yield Pair(half.get(name.image, "A"), name.modality, path, nucleus)
+    for plane in planes(real / study):
+        if study != "Study_102" or plane.name.z in IN_FOCUS:
+            yield half.get(plane.name.image, "A"), plane
 
 
 def scores(real: Path, study: str, predictor: Predictor) -> list[Score]:
     """Predict every plane of a study and score its nuclei."""
     found = []
-    for pair in pairs(real, study):
-        image, truth = read_image(pair.input), read_image(pair.nucleus).pixels
+    for half, plane in study_planes(real, study):
+        image, truth = plane.image, plane.truths()[Organelle.NUCLEUS]
         size = image.info.pixel_size_um
-        prediction = predictor.predict(image.pixels, pair.modality, pixel_size_um=size)[Organelle.NUCLEUS]
+        prediction = predictor.predict(image.pixels, plane.name.modality, pixel_size_um=size)[Organelle.NUCLEUS]
         value = pcc(prediction.astype(np.float64), truth.astype(np.float64))
-        found.append(Score(pair.input.name, pair.half, value, image.pixels, prediction, truth))
+        found.append(Score(plane.path.name, half, value, image.pixels, prediction, truth))
     return found
 
 

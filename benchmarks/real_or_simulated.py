@@ -20,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.images import read_image
+from benchmarks.planes import planes
 from model.labels import Modality
-from model.naming import InputName, parse
 from model.normalization import InputNormalization, normalize_input
 from model.resampling import resample_image
 
@@ -72,23 +71,22 @@ def measure(
 ) -> tuple[Features, NDArray[np.int64]]:
     """Statistics (N, F) of all whole crops of a folder's planes, and which image each is of."""
     rows, groups = [], []
-    for path in sorted(folder.rglob("*.tiff")):
-        name = parse(path.name)
-        if not isinstance(name, InputName) or name.modality is not modality or (images and name.image not in images):
+    for plane in planes(folder):
+        if plane.name.modality is not modality or (images and plane.name.image not in images):
             continue
-        plane = read_image(path)
-        size = plane.info.pixel_size_um
+        image = plane.image
+        size = image.info.pixel_size_um
         pixel = pixel_um or (size[0] if size else GRID_UM)
         if not limits[0] <= pixel <= limits[1]:
             continue
-        shape = (round(plane.pixels.shape[0] * pixel / GRID_UM), round(plane.pixels.shape[1] * pixel / GRID_UM))
-        x = normalize_input(resample_image(plane.pixels, shape), InputNormalization.FLATFIELD)
+        shape = (round(image.pixels.shape[0] * pixel / GRID_UM), round(image.pixels.shape[1] * pixel / GRID_UM))
+        x = normalize_input(resample_image(image.pixels, shape), InputNormalization.FLATFIELD)
         for top in range(0, shape[0] - CROP_PX + 1, CROP_PX):
             for left in range(0, shape[1] - CROP_PX + 1, CROP_PX):
                 crop = x[top : top + CROP_PX, left : left + CROP_PX]
                 if (crop != 0).mean() > 0.98:  # not the empty margin of a registration
                     rows.append(statistics(crop))
-                    groups.append(name.image)
+                    groups.append(plane.name.image)
     if not rows:
         raise SystemExit(f"{folder}: found no {modality} crop of {CROP_PX} pixels")
     return np.array(rows), np.array(groups)

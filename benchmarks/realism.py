@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.planes import planes
 from model.errors import UserError
-from model.images import read_image
 from model.labels import Modality
-from model.naming import InputName, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PERCENTILES = (0.1, 1, 5, 25, 75, 95, 99, 99.9)
@@ -74,14 +73,12 @@ def trimmed(pixels: NDArray[np.uint16]) -> NDArray[np.uint16]:
 def load(folder: Path, modality: Modality, default_pixel_um: float) -> list[Image]:
     """Read all planes of a modality; planes that trimming leaves under 64 pixels are passed over."""
     images = []
-    for path in sorted(folder.rglob("*.tif*")):
-        name = parse(path.name)
-        if not isinstance(name, InputName) or name.modality is not modality:
+    for plane in planes(folder):
+        if plane.name.modality is not modality:
             continue
-        plane = read_image(path)
-        pixels = trimmed(plane.pixels)
+        size, pixels = plane.image.info.pixel_size_um, trimmed(plane.image.pixels)
         if min(pixels.shape) >= 64:
-            pixel_um = plane.info.pixel_size_um[0] if plane.info.pixel_size_um else default_pixel_um
+            pixel_um = size[0] if size else default_pixel_um
             images.append(Image((pixels / np.median(pixels)).astype(np.float32), pixel_um))
     if not images:
         raise UserError(f"{folder}: found no {modality} planes, expected image_N_{modality}_zZ.ome.tiff files.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.definitions import FOLDER, Simulation
-from experiments.project_commands import run_command
+from experiments.project_commands import simulate
 from model.files import write_text
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
@@ -54,23 +54,16 @@ def prepare(simulation: Simulation, folder: Path, workers: int) -> Data:
         fields = len(real_studies()[modality]) * simulation.fields_per_study
         options = ["--modalities", modality, "--fields", fields, "--fields-per-study", simulation.fields_per_study]
         options += ["--size", simulation.size, "--planes", simulation.planes, "--seed", simulation.training_seed]
-        _simulate(complete / modality, options, workers)
+        simulate(complete / modality, "--workers", workers, *options)
     training = folder / "training"
     if not (training / "LABELS.txt").is_file():
         shutil.rmtree(training, ignore_errors=True)
         _take_labels_away(complete, training, simulation.fields_per_study)
     test = ["--size", simulation.test_size, "--fields", simulation.test_fields, "--seed", simulation.test_seed]
-    _simulate(folder / "test", [*test, "--planes", simulation.test_planes], workers)
+    simulate(folder / "test", "--workers", workers, *test, "--planes", simulation.test_planes)
     focus = ["--size", simulation.test_size, "--fields", simulation.focus_fields, "--seed", simulation.focus_seed]
-    _simulate(folder / "focus", [*focus, "--planes", simulation.focus_planes], workers)
+    simulate(folder / "focus", "--workers", workers, *focus, "--planes", simulation.focus_planes)
     return Data(training, folder / "test", folder / "focus")
-
-
-def _simulate(output: Path, options: list[object], workers: int) -> None:
-    if (output / "SIMULATED.json").is_file():
-        return
-    shutil.rmtree(output, ignore_errors=True)  # an interrupted one
-    run_command("simulate.py", "--output", output, "--workers", workers, *options)
 
 
 def _take_labels_away(complete: Path, training: Path, fields_per_study: int) -> None:
