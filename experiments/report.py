@@ -27,6 +27,7 @@ RANKED_DISTANCE = 5
 
 
 WORDS = {True: "held", False: "did not hold", None: "undecided"}
+SIGNS = {True: "✓", False: "✗", None: "?"}
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,23 @@ class Verdict:
 
     Attributes
     ----------
-    check : str
-        In words.
+    compared : str
+        Metric and methods.
+    where : str
+        Modality, organelle or distance from the best focus that the check is about; empty for the mean over all.
     value : str
         Mean and spread over the seeds: of the difference of the two sides, with its sign, or of what is bounded.
     held : bool or None
         None: the seeds do not agree, or there are no such scores.
     """
 
-    check: str
+    compared: str
+    where: str
     value: str
     held: bool | None
 
     def __str__(self) -> str:
-        return f"{self.check}: {self.value}, {WORDS[self.held]}"
+        return f"{', '.join(filter(None, (self.compared, self.where)))}: {self.value}, {WORDS[self.held]}"
 
 
 def judge(claim: Claim, scores: Scores) -> list[Verdict]:
@@ -62,16 +66,17 @@ def _judge(check: Check, scores: Scores) -> Verdict:
         low, high = check.at_least, check.at_most
         fulfilled = [(low is None or v >= low) and (high is None or v <= high) for v in values]
         bound = f"at least {low:g}" if low is not None else f"at most {high:g}"
-        words, sign = f"{check.metric} of {_words(check.of)} is {bound}", ""
+        compared, where, sign = f"{check.metric} of {check.of.method} {bound}", _where(check.of), ""
     else:
         assert check.better is not None and check.than is not None
         better, than = (_of(check.metric, side, scores) for side in (check.better, check.than))
         values = tuple(b - t for b, t in zip(better, than, strict=True))
         fulfilled = [value > 0 for value in values]
-        words, sign = f"{check.metric} of {_words(check.better)} over {_words(check.than)}", "+"
+        compared, sign = f"{check.metric} of {_over(check.better.method, check.than.method)}", "+"
+        where = _over(_where(check.better), _where(check.than))
     known = not any(map(math.isnan, values))
     held = True if all(fulfilled) else False if known and not any(fulfilled) else None
-    return Verdict(words, spread(values, sign), held)
+    return Verdict(compared, where, spread(values, sign), held)
 
 
 def claims_table(folder: Path, details: str = "") -> str:
@@ -79,9 +84,10 @@ def claims_table(folder: Path, details: str = "") -> str:
     lines = ["| claim | its checks | held |", "|---|---|---|"]
     for name, claim, _, verdicts in _judged(folder):
         values: dict[str, list[str]] = {}
-        for check, verdict in zip(claim.checks, verdicts, strict=True):
-            values.setdefault(check.metric, []).append(verdict.value)
-        found = "; ".join(f"{metric} {', '.join(of_metric)}" for metric, of_metric in values.items())
+        for verdict in verdicts:
+            value = f"{verdict.where} {verdict.value} {SIGNS[verdict.held]}".strip()
+            values.setdefault(verdict.compared, []).append(value)
+        found = "<br>".join(f"{compared}: {', '.join(of_checks)}" for compared, of_checks in values.items())
         held = [verdict.held for verdict in verdicts]
         together = WORDS[held[0]] if len(set(held)) == 1 else f"{held.count(True)} of {len(held)}"
         lines.append(f"| [{name}]({details}#{name}): {claim.claim} | {found} | {together} |")
@@ -110,11 +116,13 @@ def _of(metric: str, side: Side, scores: Scores) -> tuple[float, ...]:
     return tuple(mean(of_seed, metric, side) for of_seed in scores[side.method].values())
 
 
-def _words(side: Side) -> str:
-    where = [str(part) for part in (side.modality, side.organelle) if part]
-    if side.z_deviation is not None:
-        where.append(f"{side.z_deviation} planes from the best focus")
-    return f"{side.method} ({', '.join(where)})" if where else side.method
+def _where(side: Side) -> str:
+    distance = None if side.z_deviation is None else f"{side.z_deviation} planes from focus"
+    return " ".join(str(part) for part in (side.modality, side.organelle, distance) if part)
+
+
+def _over(better: str, than: str) -> str:
+    return better if better == than else f"{better} over {than}"
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:

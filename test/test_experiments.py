@@ -181,11 +181,11 @@ def test_the_summary_of_a_folder_says_what_held(tmp_path: Path) -> None:
         add_seed(tmp_path / "sampling.json", "tiny", seed, {"balanced": balanced, "plain": plain})
     write_summary(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    row = f"[sampling](#sampling): {read_claim('sampling').claim} | PCC +0.000 ± 0.141, +0.100 ± 0.000 | 1 of 2 |"
-    assert f"| {row}\n" in text
+    checks = "PCC of balanced over plain: actin +0.000 ± 0.141 ?, tubulin +0.100 ± 0.000 ✓"
+    assert f"| [sampling](#sampling): {read_claim('sampling').claim} | {checks} | 1 of 2 |\n" in text
     assert "`python experiment.py sampling --scale tiny --seeds 1 2`:" in text
-    assert "- PCC of balanced (actin) over plain (actin): +0.000 ± 0.141, undecided" in text
-    assert "- PCC of balanced (tubulin) over plain (tubulin): +0.100 ± 0.000, held" in text
+    assert "- PCC of balanced over plain, actin: +0.000 ± 0.141, undecided" in text
+    assert "- PCC of balanced over plain, tubulin: +0.100 ± 0.000, held" in text
     assert "| PCC | PC | balanced | – | – | 0.500 ± 0.000 | 0.500 ± 0.141 |" in text
 
 
