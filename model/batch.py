@@ -122,7 +122,7 @@ class PendingWrite:
             return Outcome(self.end.case, Status.FAILED, Status.FAILED.value, self.seconds, error)
         job, message = self.end.job, self.end.message
         if job is not None and self.end.status is Status.PREDICTED:
-            message = job.message  # by now it says how much the rotations disagree
+            message = job.message  # by now it states the disagreement
         return Outcome(self.end.case, self.end.status, message, self.seconds, job=job)
 
 
@@ -313,7 +313,7 @@ def _write(job: CaseJob) -> None:
             write_output(file, planes, job.geometry, job.measured_provenance(file.contents))
     if found := job.disagreement():
         numbers = ", ".join(f"{organelle} {value:.2f}" for organelle, value in found.items())
-        job.message += f", rotations disagree: {numbers}"
+        job.message += f", disagreement: {numbers}"
     job.store.remove()
 
 

@@ -101,11 +101,11 @@ class CaseJob:
         """Return what a file of these contents says of itself before anything is predicted."""
         made = {c.organelle: self.plan.provenance[c.organelle] for c in contents if c.organelle}
         if contents[0].disagreement:
-            return {**_merged(made), "shows": "standard deviation over the rotations, 65535 being the largest possible"}
+            return {**_merged(made), "shows": "standard deviation over rotations and scales, 65535 the largest"}
         return _merged(made)
 
     def disagreement(self) -> dict[Organelle, float]:
-        """Mean over the planes of what the rotations disagree about each organelle; empty for one rotation."""
+        """Mean disagreement over the planes, by organelle; empty where nothing was averaged."""
         summaries = {organelle: self._measured(organelle) for organelle in Organelle}
         return {o: float(found["disagreement"]) for o, found in summaries.items() if "disagreement" in found}
 

@@ -1,4 +1,4 @@
-"""How much the rotations of an image disagree about an organelle: large where the network guesses.
+"""How much the rotations and scales of an image disagree about an organelle: large where the network guesses.
 
 Not a probability, and no measure of the error: it tells which images to look at first.
 """
@@ -12,7 +12,7 @@ from .resampling import resample
 
 
 def disagreement(mean_YX: Tensor, std_YX: Tensor) -> float:
-    """Root mean square of the deviation over the rotations, relative to the prediction's own contrast.
+    """Root mean square of the deviation over rotations and scales, relative to the prediction's own contrast.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def disagreement(mean_YX: Tensor, std_YX: Tensor) -> float:
     Returns
     -------
     float
-        0: all rotations agree. About 1: what is seen in the prediction is no more than what they disagree about.
+        0: all agree. About 1: what is seen in the prediction is no more than what they disagree about.
     """
     contrast = float(mean_YX.std(correction=0))
     deviation = float(std_YX.square().mean().sqrt())
@@ -32,7 +32,7 @@ def disagreement(mean_YX: Tensor, std_YX: Tensor) -> float:
 def disagreement_map(std_YX: Tensor | None, shape: tuple[int, int]) -> NDArray[np.uint16]:
     """Bring the deviation (Y, X) to an image's grid and to 16 bit; 65535 stands for 1, the largest possible.
 
-    All zero where there is none: nothing was predicted, or one rotation only.
+    All zero where there is none: nothing was predicted, or nothing averaged.
     """
     if std_YX is None:
         return np.zeros(shape, np.uint16)

@@ -82,7 +82,7 @@ def parse(
     )
     add("--format", choices=get_args(FileFormat), default="tiff", help="OME-TIFF or OME-Zarr (%(default)s)")
     add("--preview", action="store_true", help="write preview/index.html, to look at all images in a browser")
-    add("--disagreement", action="store_true", help="write also how much the rotations disagree, as images")
+    add("--disagreement", action="store_true", help="write also how much rotations and scales disagree, as images")
     add("--no-rescale", dest="rescale", action="store_false", help="do not resample to the pixel size learned")
     parser.set_defaults(list=None, write_list=None, shard=WHOLE)
     for add_options in additions:

@@ -36,7 +36,7 @@ class OutputOptions:
     file_format : {"tiff", "zarr"}
         OME-TIFF or OME-Zarr.
     disagreement : bool
-        Whether to write, for each organelle, how much the rotations of the image disagree.
+        Whether to write, for each organelle, how much rotations and scales disagree.
     """
 
     layout: Layout = "organelles"
@@ -46,7 +46,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Content:
-    """What a channel shows: the input (no organelle), a prediction, or the disagreement of its rotations."""
+    """What a channel shows: the input (no organelle), a prediction, or the disagreement about it."""
 
     organelle: Organelle | None = None
     disagreement: bool = False

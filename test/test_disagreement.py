@@ -1,4 +1,4 @@
-"""How much the rotations disagree: a number, an image, and where both are recorded."""
+"""How much the disagreement: a number, an image, and where both are recorded."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_each_output_and_the_log_say_the_number(
         numbers[organelle] = float(recorded["disagreement"])
     assert all(value > 0 for value in numbers.values())
     told = ", ".join(f"{organelle} {value:.2f}" for organelle, value in numbers.items())
-    assert any(f"rotations disagree: {told}" in line for line in run.stdout)
+    assert any(f"disagreement: {told}" in line for line in run.stdout)
 
 
 def test_one_rotation_says_nothing(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,9 +81,7 @@ def test_each_plane_is_what_the_predictor_makes_of_it(
     write_stack(tmp_path / "in/a.ome.tif")
     (outcome,) = go(tmp_path, resources)
     assert outcome.status is Status.PREDICTED
-    assert outcome.message.startswith(
-        "40 x 36 px, PC, channel PC, t 0 to 2, z 0 to 1, rotations disagree: mitochondria"
-    )
+    assert outcome.message.startswith("40 x 36 px, PC, channel PC, t 0 to 2, z 0 to 1, disagreement: mitochondria")
     for organelle, path in outcome.case.outputs.items():
         with open_stack(path) as stack:
             info = stack.info

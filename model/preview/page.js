@@ -205,6 +205,6 @@ addEventListener("keydown", pressed);
 addEventListener("hashchange", follow);
 addEventListener("resize", () => { if (current) fit(); });
 const origins = [...new Set(images.flatMap(image => image.metadata.filter(([key]) => key === "trained on").map(([, value]) => value)))];
-$("about").textContent = `${images.length} image${images.length === 1 ? "" : "s"}, predicted by networks trained on ${origins.join(" and ") || "unknown data"}. Disagreement of the rotations is no probability: large numbers say where to look first.`;
+$("about").textContent = `${images.length} image${images.length === 1 ? "" : "s"}, predicted by networks trained on ${origins.join(" and ") || "unknown data"}. Disagreement is no probability: large numbers say where to look first.`;
 sort();
 follow();
