@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from experiments.data import Data, prepare
@@ -27,7 +28,7 @@ from model.commands import (
     whole_number,
 )
 from model.errors import UserError
-from model.files import prepare_folder
+from training.exclusive import one_at_a_time
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,17 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     log_to_standard_streams("experiments")
-    options = parse(arguments)
+    with ExitStack() as held:
+        return run(parse(arguments), held)
+
+
+def run(options: argparse.Namespace, held: ExitStack) -> int:
+    """Run the claims; keeps other commands out of the folder while `held` is open. Returns the exit code."""
     try:
         scale = read_scale(options.scale)
         claims = {name: read_claim(name) for name in (claim_names() if options.claims == ["all"] else options.claims)}
         runs = options.output / options.scale
+        held.enter_context(one_at_a_time(runs, "experiment"))
         data = find_data(scale, runs, options)
         if any(claim.planes == "focus" for claim in claims.values()) and not (data.focus / "focus.csv").is_file():
             raise UserError(f"{data.focus}: has no focus.csv, expected one that states each field's plane in focus.")
@@ -66,7 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def find_data(scale: Scale, runs: Path, options: argparse.Namespace) -> Data:
     """Simulate the data of the scale, or take the folders that are given."""
-    prepare_folder(runs)
     if scale.simulation is not None:
         return prepare(scale.simulation, runs / "data", options.jobs)
     if options.data is None or options.test is None:

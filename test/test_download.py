@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from hostile_server import HostileServer, archive
 from urllib3.util import Retry
 
@@ -22,6 +21,7 @@ from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 from training import download
 from training.archive import STUDIES, Choice, read_file_list, read_names
+from training.exclusive import one_at_a_time
 from training.scan import scan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -287,9 +287,9 @@ def test_a_disk_that_fills_up_ends_the_run_and_leaves_whole_files(
 
 
 def test_one_download_a_folder(tmp_path: Path, server: HostileServer, capsys: pytest.CaptureFixture[str]) -> None:
-    with FileLock(tmp_path / ".download.lock"):
+    with one_at_a_time(tmp_path, "download"):
         assert run(server.url, tmp_path) == 2
-    assert capsys.readouterr().err == f"{tmp_path}: found another download into this folder, expected one at a time.\n"
+    assert capsys.readouterr().err == f"{tmp_path}: found another download in this folder, expected one at a time.\n"
     assert server.requests == []
 
 

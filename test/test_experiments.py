@@ -22,6 +22,7 @@ from experiments.training import options_of
 from model.commands import NOT_BEGUN
 from model.errors import UserError
 from model.labels import Modality, Organelle
+from training.exclusive import one_at_a_time
 from training.options import parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,6 +253,13 @@ def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> Non
 def test_wrong_calls(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main([*arguments, "--output", str(tmp_path)]) == NOT_BEGUN
     assert message in capsys.readouterr().err
+
+
+def test_one_experiment_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with one_at_a_time(tmp_path / "tiny", "experiment"):
+        assert command_line.main(["gan", "--scale", "tiny", "--output", str(tmp_path)]) == NOT_BEGUN
+    assert "tiny: found another experiment in this folder, expected one at a time." in capsys.readouterr().err
+    assert not (tmp_path / "tiny/data").exists()
 
 
 def test_a_claim_of_an_unknown_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

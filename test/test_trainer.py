@@ -25,6 +25,7 @@ from training.check import check
 from training.command_line import main
 from training.config import Schedule
 from training.data import origin
+from training.exclusive import one_at_a_time
 from training.index import Index
 from training.pix2pix_module import Pix2PixModule
 from training.scan import scan
@@ -328,11 +329,21 @@ def test_a_run_that_died_before_its_first_state_can_be_begun_again(
     with monkeypatch.context() as patch:
         patch.setattr(Pix2PixModule, "step", interrupt)
         run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=INTERRUPTED)
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.toml", "log.csv", "tensorboard"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {".lock", "config.toml", "log.csv", "tensorboard"}
     run(data, tmp_path / "run", *NO_GAN, *ONE_STEP)
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
     run(data, tmp_path / "run", *NO_GAN, *ONE_STEP, code=NOT_BEGUN)
     assert "run: is not empty" in capsys.readouterr().err
+
+
+def test_one_training_a_folder(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "run"
+    with one_at_a_time(folder, "training"):
+        run(data, folder, *NO_GAN, *ONE_STEP, code=NOT_BEGUN)
+    assert capsys.readouterr().err == f"{folder}: found another training in this folder, expected one at a time.\n"
+    run(data, folder, *NO_GAN, *ONE_STEP)
+    with one_at_a_time(folder, "training"):
+        assert main(["--resume", "--output", str(folder)]) == NOT_BEGUN
 
 
 @pytest.mark.parametrize("died", [False, True])

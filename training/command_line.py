@@ -6,6 +6,7 @@ was begun; 130 interrupted.
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -16,6 +17,7 @@ from model.memory import tune_malloc
 from training import distributed
 from training.config import RunConfig
 from training.data import read_data
+from training.exclusive import one_at_a_time
 from training.options import parse
 from training.run_folder import RunFolder
 from training.trainer import Trainer
@@ -41,8 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     distributed.join()
     if distributed.rank():
         logging.getLogger(__package__).setLevel(logging.ERROR)  # progress and warnings are the same on all ranks
+    with ExitStack() as held:
+        return _train(arguments, held)
+
+
+def _train(arguments: Sequence[str] | None, held: ExitStack) -> int:
     try:
         trainer = prepare(arguments)
+        distributed.on_first_rank(lambda: held.enter_context(one_at_a_time(trainer.folder.path, "training")))
     except UserError as error:
         log.error(one_sentence(error))
         return NOT_BEGUN

@@ -15,7 +15,6 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 from urllib3.util import Retry
 
@@ -29,10 +28,10 @@ from model.commands import (
     whole_number,
 )
 from model.errors import UserError
-from model.files import prepare_folder
 from model.labels import Modality
 from model.naming import InputName
 from training.archive import ARCHIVE, STUDIES, Choice, FileLists, ListedFile, read_file_list, read_names
+from training.exclusive import one_at_a_time
 from training.index import MOST_LISTED
 from training.transfer import RETRY, Client, RefusedError, TransferError, partial_path
 
@@ -71,11 +70,8 @@ def main(arguments: Sequence[str] | None = None, retry: Retry = RETRY) -> int:
     try:
         names = read_names(options.file_list) if options.file_list else None
         choice = Choice(dict.fromkeys(options.study), options.modality, names)
-        prepare_folder(options.output)
-        with FileLock(options.output / ".download.lock", timeout=0):
+        with one_at_a_time(options.output, "download"):
             return _download(choice, options, retry)
-    except Timeout:
-        log.error("%s: found another download into this folder, expected one at a time.", options.output)
     except KeyboardInterrupt:
         log.error("Interrupted. What has arrived stays: the same command goes on.")
         return INTERRUPTED

@@ -9,6 +9,7 @@ import torch
 from model.errors import UserError
 from model.files import atomic_write, prepare_folder
 from training.config import RunConfig
+from training.exclusive import LOCK
 from training.metrics_logger import LOG, TENSORBOARD
 from training.options import CONFIG_FILE, write_config
 
@@ -33,7 +34,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise UserError(f"{self.path}: is a file, expected a new folder.")
-        names = {entry.name for entry in self.path.iterdir()}
+        names = {entry.name for entry in self.path.iterdir()} - {LOCK}
         if names and not (CONFIG_FILE in names and names <= BEFORE_FIRST_STATE):
             raise UserError(
                 f"{self.path}: is not empty, expected a new or empty folder, or --resume to go on with the run in it."
