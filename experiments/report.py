@@ -102,7 +102,7 @@ def write_summary(folder: Path) -> None:
         command = f"python experiment.py {name} --scale {result.scale} --seeds {' '.join(map(str, seeds))}"
         sections += ["", f"## {name}", "", f"{claim.claim} ({claim.source})", "", f"`{command}`:", ""]
         sections += [*(f"- {verdict}" for verdict in verdicts), "", table(claim, result.scores), ""]
-        sections += [f"![Seed {min(seeds)}: {claim.claim}]({name}.jpg)"]
+        sections += [f"![First test field, seed {min(seeds)}: {claim.claim}]({name}.jpg)"]
     write_text(folder / "README.md", "\n".join(sections) + "\n")
 
 
@@ -117,7 +117,7 @@ def _of(metric: str, side: Side, scores: Scores) -> tuple[float, ...]:
 
 
 def _where(side: Side) -> str:
-    distance = None if side.z_deviation is None else f"{side.z_deviation} planes from focus"
+    distance = {None: None, 0: "in focus"}.get(side.z_deviation, f"{side.z_deviation} planes off")
     return " ".join(str(part) for part in (side.modality, side.organelle, distance) if part)
 
 
