@@ -1,4 +1,4 @@
-"""How much the disagreement: a number, an image, and where both are recorded."""
+"""How much rotations and scales disagree: a number, an image, and where both are recorded."""
 
 from pathlib import Path
 
