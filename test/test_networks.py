@@ -9,7 +9,8 @@ from model.labels import Modality, Organelle
 from model.networks.architecture import Architecture
 from model.networks.build import NETWORKS, build
 from model.networks.dynamic_convolution import DynamicConv2d, modality_code
-from model.networks.layers import InstanceNorm, ResizeConv2d, SinglePlaneConv2d
+from model.networks.generator import ResnetGenerator
+from model.networks.layers import InstanceNorm, ResizeConv2d, SinglePlaneConv2d, without_checkerboard
 
 CODE = modality_code([Modality.BF, Modality.DIC])
 
@@ -227,12 +228,55 @@ def test_a_resize_convolution_is_enlargement_and_convolution() -> None:
     torch.testing.assert_close(layer(x_BCYX), expected, rtol=0, atol=1e-5)
 
 
-def test_resize_prints_no_grid_and_a_transposed_convolution_does() -> None:
-    @torch.no_grad()
+@torch.no_grad()
+def test_only_plain_transposed_convolutions_print_a_grid() -> None:
     def steps(upsampling: str) -> float:
         torch.manual_seed(0)
         decoder = build(Architecture("resnet", 8, blocks=0, upsampling=upsampling)).decoders["nucleus"]
-        plane = decoder.up[0](torch.ones(1, 32, 16, 16))[0, :, 4:-4, 4:-4]  # constant features, far from the border
+        plane = decoder(torch.ones(1, 32, 32, 32))[0, 0, 32:-32, 32:-32]  # constant features, far from the border
         return float(plane.diff(dim=-1).abs().max() / plane.abs().max())
 
-    assert steps("resize") < 1e-5 and steps("transposed") > 0.1
+    assert max(steps("resize"), steps("filtered")) < 1e-3 and steps("transposed") > 0.1
+
+
+@pytest.mark.parametrize("period_px", [2, 4])
+def test_the_filter_takes_a_checkerboard_out_and_leaves_the_rest(period_px: int) -> None:
+    y, x = torch.arange(64.0), torch.arange(48.0)
+    smooth = torch.sin(2 * torch.pi * y / 32)[:, None] * torch.cos(2 * torch.pi * x / 48)
+    grid = torch.cos(2 * torch.pi * y / period_px)[:, None] + torch.cos(2 * torch.pi * x / period_px)
+    inner = (0, 0, slice(2, -2), slice(2, -2))
+    filtered = without_checkerboard((smooth + grid)[None, None])
+    torch.testing.assert_close(filtered[inner], without_checkerboard(smooth[None, None])[inner], atol=1e-5, rtol=0)
+    assert float((filtered[inner] - smooth[2:-2, 2:-2]).abs().max()) < 0.05
+    assert torch.equal(without_checkerboard(torch.ones(1, 1, 8, 8)), torch.ones(1, 1, 8, 8))
+
+
+@torch.no_grad()
+def test_the_foreground_branch_keeps_or_fades_each_organelle() -> None:
+    torch.manual_seed(0)
+    plain = build(Architecture("resnet", 4, blocks=1)).eval()
+    network = build(Architecture("resnet", 4, blocks=1, foreground=True)).eval()
+    assert isinstance(network, ResnetGenerator) and network.foreground is not None
+    network.load_state_dict(network.state_dict() | plain.state_dict())
+    x_B1YX, background = torch.randn(2, 1, 20, 36), network.foreground.background[0]
+    at_first = torch.sigmoid(torch.tensor(3.0))
+    torch.testing.assert_close(network(x_B1YX), background + at_first * (plain(x_B1YX) - background))
+    network.foreground.last.bias.copy_(torch.tensor([50.0, -50.0, 50.0, -50.0]))
+    mitochondria, nucleus, tubulin, actin = network(x_B1YX).unbind(1)
+    torch.testing.assert_close(torch.stack([mitochondria, tubulin], 1), plain(x_B1YX)[:, ::2])
+    assert torch.equal(nucleus, background.expand_as(nucleus)) and torch.equal(actin, nucleus)
+    torch.testing.assert_close(network(x_B1YX, [Organelle.TUBULIN])[:, 0], tubulin)
+    labelled_BO = torch.tensor([[True, True, True, False]] * 2)
+    torch.testing.assert_close(network(x_B1YX, labelled_BO=labelled_BO)[:, :3], network(x_B1YX)[:, :3])
+
+
+@torch.no_grad()
+def test_the_foreground_branch_sees_how_strong_an_input_is() -> None:
+    torch.manual_seed(0)
+    network = build(Architecture("resnet", 4, blocks=1, foreground=True)).eval()
+    assert isinstance(network, ResnetGenerator) and network.foreground is not None
+    torch.nn.init.normal_(network.foreground.last.weight)
+    x_B1YX = torch.randn(1, 1, 32, 32)
+    encoded, stronger = (network.encoder(factor * x_B1YX, None) for factor in (10, 100))
+    torch.testing.assert_close(encoded, stronger, rtol=0, atol=1e-2)  # instance norm takes the strength away
+    assert float((network.foreground(10 * x_B1YX) - network.foreground(x_B1YX)).abs().max()) > 0.1

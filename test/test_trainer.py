@@ -216,6 +216,26 @@ def test_a_transposed_checkpoint_goes_on_with_resize_convolutions(data: Path, tm
     assert metadata.architecture.upsampling == c.architecture.upsampling == "resize"  # taken over
 
 
+def test_a_foreground_branch_begins_at_random_and_is_taken_over(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(data, tmp_path / "a", *NO_GAN, *ONE_STEP)
+    first, slowly = ("--init", str(tmp_path / "a" / "last.safetensors")), ("--learning-rate", "1e-12")
+    run(data, tmp_path / "b", *NO_GAN, *ONE_STEP, *slowly, *first, "--foreground")
+    second = ("--init", str(tmp_path / "b" / "last.safetensors"))
+    run(data, tmp_path / "c", *NO_GAN, *ONE_STEP, *slowly, *second)
+    run(data, tmp_path / "moved", *NO_GAN, *ONE_STEP, *second)
+    a, b, c, moved = (checkpoint.load(tmp_path / name / "last.safetensors")[0] for name in ("a", "b", "c", "moved"))
+    assert not a.architecture.foreground and b.architecture.foreground and c.architecture == b.architecture
+    for key, value in b.state_dict().items():
+        assert torch.allclose(value, a.state_dict().get(key, value), atol=1e-9), key
+        assert torch.allclose(value, c.state_dict()[key], atol=1e-9), key
+    assert not torch.equal(moved.state_dict()["foreground.last.weight"], b.state_dict()["foreground.last.weight"])
+    capsys.readouterr()
+    run(data, tmp_path / "d", *NO_GAN, *ONE_STEP, *second, "--no-foreground", code=NOT_BEGUN)
+    assert "has foreground True, expected foreground False" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus"])
 def test_a_frozen_encoder_keeps_its_weights(data: Path, tmp_path: Path, recipe: str) -> None:
     options = ("--recipe", recipe, *NO_GAN, *ONE_STEP, "--ema", "0.5")

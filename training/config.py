@@ -137,8 +137,11 @@ class TrainingConfig:
         Whether the first convolution is generated from the modality, as in the recipe dynamic.
     dropout : float
         Share of channels dropped while training.
-    upsampling : {"transposed", "resize"}
-        Of the ResNet's decoders: transposed convolutions as in the paper, or resize convolutions (no checkerboard).
+    upsampling : {"transposed", "filtered", "resize"}
+        Of the ResNet's decoders: transposed convolutions as in the paper; the same and a fixed filter that takes their
+        checkerboard out of the prediction; or resize convolutions, which print none.
+    foreground : bool
+        Whether the ResNet has a branch without instance norm that fades predictions where there are no cells.
     discriminator_width : int
         Channels of the discriminators' first layer.
     input_normalization : InputNormalization
@@ -211,6 +214,7 @@ class TrainingConfig:
     dynamic: bool = False
     dropout: ShareBelowOne = 0.0
     upsampling: Upsampling = "transposed"
+    foreground: bool = False
     discriminator_width: PositiveInt = 64
     input_normalization: InputNormalization = InputNormalization.LINEAR
     target_normalization: TargetNormalization = TargetNormalization.LINEAR
@@ -254,6 +258,7 @@ class TrainingConfig:
             dynamic=self.dynamic or self.recipe == "dynamic",
             dropout=self.dropout,
             upsampling=self.upsampling if resnet else "transposed",
+            foreground=self.foreground and resnet,
         )
 
     def validate(self) -> None:

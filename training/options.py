@@ -176,6 +176,7 @@ def _checkpoint_table(path: Path) -> Table:
         "width": metadata.architecture.width,
         "blocks": metadata.architecture.blocks,
         "upsampling": metadata.architecture.upsampling,
+        "foreground": metadata.architecture.foreground,
         "input_normalization": metadata.input_normalization,
         "target_normalization": metadata.target_normalization,
         "window": metadata.window,

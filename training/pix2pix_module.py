@@ -31,7 +31,7 @@ class Pix2PixModule:
     config : TrainingConfig
     device : torch.device
     initial : nn.Module or None
-        A network of the same architecture whose weights to begin with.
+        A network of the same architecture, with or without foreground branch, whose weights to begin with.
 
     Attributes
     ----------
@@ -55,7 +55,8 @@ class Pix2PixModule:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is Precision.FP16)
         self.network = build(config.architecture).to(device, memory_format=layout).train()  # type: ignore[call-overload]
         if initial is not None:
-            self.network.load_state_dict(initial.state_dict())
+            # A foreground branch that it does not have yet keeps its random start.
+            self.network.load_state_dict(self.network.state_dict() | initial.state_dict())
         if config.freeze == "encoder":
             for parameter in self.network.encoder_parameters():
                 parameter.requires_grad_(False)

@@ -305,10 +305,10 @@ def _initial_network(config: RunConfig) -> Network | None:
         return None
     network, metadata = checkpoint.load(config.init)
     ours = config.architecture
-    # Neither changes which weights there are.
+    # Neither dropout nor upsampling changes which weights there are; a foreground branch may begin at random.
     theirs = replace(metadata.architecture, dropout=ours.dropout, upsampling=ours.upsampling)
-    if theirs != ours:
-        names = ("network", "width", "blocks", "dynamic", "organelles")
+    if theirs not in (ours, replace(ours, foreground=False)):
+        names = ("network", "width", "blocks", "dynamic", "foreground", "organelles")
         differing = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
         found, expected = (
             ", ".join(f"{name} {getattr(architecture, name)}" for name in differing) for architecture in (theirs, ours)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from ..labels import Organelle
 
 NetworkName = Literal["resnet", "unetplusplus"]
-Upsampling = Literal["transposed", "resize"]
+Upsampling = Literal["transposed", "filtered", "resize"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Architecture:
     blocks: int = 9  # residual blocks; the UNet++ has none
     dynamic: bool = False  # first convolution generated from the modality code
     dropout: float = 0.0  # probability while training; never active in eval mode
-    upsampling: Upsampling = "transposed"  # of the ResNet's decoders: as in pix2pix, or without a checkerboard
+    upsampling: Upsampling = "transposed"  # of the ResNet's decoders: as in pix2pix; the others print no checkerboard
+    foreground: bool = False  # ResNet only: a branch fades predictions to the background where there are no cells
 
     def __post_init__(self) -> None:
         if self.network not in get_args(NetworkName):
@@ -45,11 +46,12 @@ class Architecture:
     def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
         """Inverse of `to_dict`; ValueError names keys that are missing or unknown."""
         known = {field.name for field in fields(cls)}
-        values = {"upsampling": "transposed", **values}  # checkpoints from before there was a choice do not name it
+        # Checkpoints from before there was a choice do not name these.
+        values = {"upsampling": "transposed", "foreground": False, **values}
         if set(values) != known:
             raise ValueError(f"architecture with the keys {sorted(values)}, expected {sorted(known)}")
-        kinds = {"network": str, "width": int, "blocks": int, "dynamic": bool, "dropout": float, "upsampling": str}
-        for key, kind in kinds.items():
+        kinds = {"network": str, "width": int, "blocks": int, "dropout": float, "upsampling": str}
+        for key, kind in (kinds | {"dynamic": bool, "foreground": bool}).items():
             if type(values[key]) is not kind:
                 raise ValueError(f"architecture with {key} {values[key]!r}, expected {kind.__name__}")
         return cls(**{**values, "organelles": tuple(Organelle(name) for name in values["organelles"])})

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..labels import Organelle
 from .architecture import Architecture, Upsampling
 from .dynamic_convolution import first_convolution
+from .foreground import Foreground
 from .layers import (
     InstanceNorm,
     ReflectConv2d,
@@ -21,6 +22,7 @@ from .layers import (
     check_plane,
     init_weights,
     select_heads,
+    without_checkerboard,
 )
 
 
@@ -71,12 +73,14 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList(_enlarging(width * scale, width * scale // 2, upsampling) for scale in (4, 2))
         self.last = SinglePlaneConv2d(width, 7)
         self.norm = InstanceNorm()
+        self.filtered = upsampling == "filtered"
 
     def forward(self, features_BCYX: Tensor) -> Tensor:
         """Map features (B, 4 width, Y / 4, X / 4) to one organelle (B, 1, Y, X) in [-1, 1]."""
         for up in self.up:
             features_BCYX = F.relu(self.norm(up(features_BCYX)))
-        return torch.tanh(self.last(features_BCYX))
+        prediction = torch.tanh(self.last(features_BCYX))
+        return without_checkerboard(prediction) if self.filtered else prediction
 
 
 def _enlarging(inputs: int, outputs: int, upsampling: Upsampling) -> nn.ConvTranspose2d:
@@ -98,6 +102,7 @@ class ResnetGenerator(nn.Module):
             {str(o): Decoder(architecture.width, architecture.upsampling) for o in architecture.organelles}
         )
         init_weights(self)
+        self.foreground = Foreground(len(architecture.organelles)) if architecture.foreground else None
 
     def forward(
         self,
@@ -114,11 +119,18 @@ class ResnetGenerator(nn.Module):
         """
         check_plane(x_B1YX, self.stride)
         names = select_heads(organelles, self.architecture.organelles)
-        features = self.encoder(x_B1YX, modality_code_B3)
+        prediction_BOYX = self._decode(self.encoder(x_B1YX, modality_code_B3), names, labelled_BO)
+        if self.foreground is None:
+            return prediction_BOYX
+        heads = [str(organelle) for organelle in self.architecture.organelles]
+        return self.foreground.fade(prediction_BOYX, x_B1YX, [heads.index(name) for name in names])
+
+    def _decode(self, features: Tensor, names: Sequence[str], labelled_BO: Tensor | None) -> Tensor:
         if labelled_BO is None or bool(labelled_BO.all()):
             return torch.cat([self.decoders[name](features) for name in names], dim=1)
-        samples, _, height, width = x_B1YX.shape
-        prediction_BOYX = x_B1YX.new_zeros((samples, len(names), height, width))
+        samples, _, height, width = features.shape
+        shape = (samples, len(names), height * self.stride, width * self.stride)
+        prediction_BOYX = features.new_zeros(shape, dtype=torch.float32)
         for o, name in enumerate(names):
             has = labelled_BO[:, o]
             # Samples are independent under instance normalization, so this equals the whole batch's forward pass.

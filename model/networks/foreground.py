@@ -1,0 +1,60 @@
+"""A branch beside the generator that tells cells from an empty dish. Not in the paper.
+
+Shape suffixes: B samples, C channels, O organelles, Y rows, X columns.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHANNELS = (16, 32, 48)
+DILATIONS = (1, 2, 4, 8)  # of features of 8 px: it sees 270 px, a cell and its surroundings
+BACKGROUND = -0.75  # at the start: that of targets normalized by their percentiles
+OPEN = 3.0  # logit of the start: nearly everything is kept
+
+
+class Foreground(nn.Module):
+    """The share of each prediction that is kept, in [0, 1]; the rest becomes background.
+
+    Instance norm gives every plane the same variance, so behind it noise and dust of an empty dish are as strong as
+    cells, and are drawn as organelles. This branch has no normalization: what it sees keeps its scale and its texture.
+    """
+
+    def __init__(self, organelles: int) -> None:
+        super().__init__()
+        inputs = (1, *CHANNELS[:-1])
+        self.down = nn.ModuleList(
+            nn.Conv2d(before, after, size, stride=2, padding=size // 2)
+            for before, after, size in zip(inputs, CHANNELS, (7, 3, 3), strict=True)
+        )
+        self.context = nn.ModuleList(
+            nn.Conv2d(CHANNELS[-1], CHANNELS[-1], 3, padding=dilation, dilation=dilation) for dilation in DILATIONS
+        )
+        self.last = nn.Conv2d(CHANNELS[-1], organelles, 1)
+        self.background = nn.Parameter(torch.full((organelles,), BACKGROUND))
+        if not self.last.weight.is_meta:
+            for layer in (*self.down, *self.context):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(self.last.weight)
+            assert self.last.bias is not None  # for mypy
+            nn.init.constant_(self.last.bias, OPEN)
+
+    def logits(self, x_B1YX: Tensor) -> Tensor:
+        """Map (B, 1, Y, X) to (B, O, Y / 8, X / 8), rounded up: before the sigmoid, in float32."""
+        features = x_B1YX
+        for down in self.down:
+            features = F.relu(down(features))
+        for context in self.context:
+            features = features + F.relu(context(features))
+        logits: Tensor = self.last(features)
+        return logits.float()
+
+    def forward(self, x_B1YX: Tensor) -> Tensor:
+        """Map (B, 1, Y, X) to (B, O, Y, X) float32 in [0, 1]."""
+        return torch.sigmoid(F.interpolate(self.logits(x_B1YX), x_B1YX.shape[2:], mode="bilinear"))
+
+    def fade(self, prediction_BCYX: Tensor, x_B1YX: Tensor, channels: list[int]) -> Tensor:
+        """Fade predictions (B, C, Y, X) to the background where there are no cells; ``channels``: which organelles."""
+        background = self.background[channels, None, None]
+        kept_BCYX: Tensor = self(x_B1YX)[:, channels]
+        return background + kept_BCYX * (prediction_BCYX - background)
