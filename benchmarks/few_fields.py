@@ -2,7 +2,7 @@
 
     python -m benchmarks.few_fields --real ../shared/real --output runs/few_fields
 
-Half A of a study (see `real_nuclei`) gives k fields to learn from, in three draws, half B is scored: other
+Half A of a study (see `real_nuclei`) gives k fields to learn from, in three draws (all: once), half B is scored: other
 acquisitions (Study_101) or cell types (Study_104). Every way has the same minutes on one core. What is there already is
 not done again. Writes benchmarks/results/few_fields.json and docs/images/few_fields.png. The weights stay in --output:
 the studies' licences do not allow their release.
@@ -45,9 +45,10 @@ STUDIES = {"Study_101": Modality.BF, "Study_104": Modality.PC}
 COUNTS, DRAWS = (1, 3, 5, 10), 3
 RECIPE = ROOT / "training/recipes/few_fields.toml"
 SHIPPED, SCRATCH, UNET = "as shipped", "from scratch", "plain U-Net"
+FROZEN, FROZEN_AT = "fine-tuned, encoder frozen", 5
 WAYS: dict[str, list[str]] = {
     "fine-tuned": [],
-    "fine-tuned, encoder frozen": ["--freeze", "encoder"],
+    FROZEN: ["--freeze", "encoder"],
     SCRATCH: ["--learning-rate", "1e-3"],
     UNET: [],
 }
@@ -82,11 +83,12 @@ def drawn(run: Run, real: Path) -> list[Plane]:
 
 
 def runs(real: Path, study: str) -> list[Run]:
-    """All trainings of a study, and what is shipped, which has no field."""
+    """All trainings of a study, and what is shipped, which has no field; all fields can be drawn only once."""
     everything = len(planes_of(real, study, "A"))
     found = [Run(study, SHIPPED, 0, 0)]
     for count in (*(k for k in COUNTS if k < everything), everything):
-        found += [Run(study, way, count, number) for number in range(DRAWS) for way in WAYS]
+        ways = [way for way in WAYS if way != FROZEN or count == FROZEN_AT]
+        found += [Run(study, way, count, n) for n in range(DRAWS if count < everything else 1) for way in ways]
     return found
 
 
@@ -181,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--real", type=Path, required=True, help="folder with the studies and their index files")
     parser.add_argument("--output", type=Path, required=True, help="folder for runs, outside the repository")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of each training")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of each training (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     todo = [run for study in STUDIES for run in runs(options.real, study)]

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY_METADATA, write_resources
 
 from model import checkpoint
 from model.errors import UserError
 from model.labels import Modality, Organelle
+from model.networks.layers import without_checkerboard
 from model.precision import Precision
 from model.predictor import Predictor
 from model.routing import Routing
@@ -52,6 +54,21 @@ def test_low_magnification_has_networks_of_its_own(resources: Path, tmp_path: Pa
         plan = predictor.plan(Modality.BF, (64, 64), (0.3, 0.3))
         assert {step.checkpoint for step in plan.steps} == {f"pix2pix-bf{LOW}"}
         assert plan.provenance[Organelle.NUCLEUS]["checkpoint"] == f"pix2pix-bf{LOW}"
+
+
+def test_the_checkerboard_is_filtered_where_it_is_asked_for(resources: Path, tmp_path: Path) -> None:
+    release(sources(resources), tmp_path / "plain")
+    release(sources(resources), tmp_path / "filtered", filter_checkerboard=True)
+    x_B1YX = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    for file in ("pix2pix_bf", "unetplusplus"):
+        (plain, _), (new, metadata) = (
+            checkpoint.load(tmp_path / name / f"{file}.safetensors") for name in ("plain", "filtered")
+        )
+        expected = plain(x_B1YX)
+        if file == "pix2pix_bf":
+            assert metadata.architecture.upsampling == "filtered"
+            expected = torch.cat([without_checkerboard(plane[None, None]) for plane in expected[0]], 1)
+        torch.testing.assert_close(new(x_B1YX), expected)
 
 
 def test_one_network_of_low_magnification_alone_is_refused(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:

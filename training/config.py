@@ -141,7 +141,7 @@ class TrainingConfig:
         Of the ResNet's decoders: transposed convolutions as in the paper; the same and a fixed filter that takes their
         checkerboard out of the prediction; or resize convolutions, which print none.
     foreground : bool
-        Whether the ResNet has a branch without instance norm that fades predictions where there are no cells.
+        Whether a branch without instance norm fades predictions where there are no cells.
     discriminator_width : int
         Channels of the discriminators' first layer.
     input_normalization : InputNormalization
@@ -258,7 +258,7 @@ class TrainingConfig:
             dynamic=self.dynamic or self.recipe == "dynamic",
             dropout=self.dropout,
             upsampling=self.upsampling if resnet else "transposed",
-            foreground=self.foreground and resnet,
+            foreground=self.foreground,
         )
 
     def validate(self) -> None:

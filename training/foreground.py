@@ -1,4 +1,4 @@
-"""Train the branch that tells cells from an empty dish, and store checkpoints of one modality with it.
+"""Train the branch that tells cells from an empty dish, and store checkpoints with it.
 
     python -m training.foreground --checkpoint RUN/last.safetensors --specimens data/specimens --output with_foreground
 
@@ -25,10 +25,9 @@ from model.checkpoint import CheckpointMetadata
 from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence
 from model.errors import UserError
 from model.files import prepare_folder
-from model.labels import Organelle
-from model.networks.build import build
+from model.labels import Modality, Organelle
+from model.networks.build import Network, build
 from model.networks.foreground import BACKGROUND, Foreground
-from model.networks.generator import ResnetGenerator
 from model.normalization import TargetNormalization
 from simulation.renderer import SpecimenRenderer
 from training.appearance import AppearanceConfig
@@ -42,7 +41,6 @@ CROP = 192
 BLOCK = 8  # pixels a side of what one logit stands for
 REACH = 8  # pixels around a block in which something counts: 2.4 µm at 0.3 µm a pixel
 PRESENT = 0.1  # over the background, of the range that a target spans
-MISSED = 4.0  # how much worse it is to fade a structure than to keep what is none
 LEARNING_RATE = 2e-3
 DECAY_SHARE = 0.5
 
@@ -56,7 +54,7 @@ def near_structures(targets_BOYX: Tensor) -> Tensor:
 def train(metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: int) -> tuple[Foreground, int]:
     """Train a branch on what a checkpoint's network sees; the branch, and the steps that it took."""
     config = TrainingConfig(
-        modality=metadata.modalities[0].value,
+        modality=metadata.modalities[0].value if len(metadata.modalities) == 1 else "all",
         seed=seed,
         crop=CROP,
         input_normalization=metadata.input_normalization,
@@ -65,7 +63,7 @@ def train(metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: i
         appearance=AppearanceConfig(**read_table(RECIPE_FOLDER / "appearance.toml")["appearance"]),
     )
     torch.manual_seed(seed)
-    branch = Foreground(len(Organelle))
+    branch = Foreground(tuple(Organelle))
     optimiser = torch.optim.Adam(branch.parameters(), lr=LEARNING_RATE)
     source = SpecimenBatches(SpecimenRenderer(specimens, config.modalities), config)
     began = told = time.monotonic()
@@ -75,7 +73,7 @@ def train(metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: i
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, (1 - share) / DECAY_SHARE)
             (batch,) = next(loader)
             logits, kept = branch.logits(batch.x_B1YX), near_structures(batch.y_BCYX)
-            loss = F.binary_cross_entropy_with_logits(logits, kept, pos_weight=logits.new_tensor(MISSED))
+            loss = F.binary_cross_entropy_with_logits(logits, kept)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -87,29 +85,29 @@ def train(metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: i
     return branch, steps
 
 
-def with_branch(network: ResnetGenerator, branch: Foreground) -> ResnetGenerator:
+def with_branch(network: Network, branch: Foreground) -> Network:
     """Build the network anew with a foreground branch, or with another one."""
     new = build(replace(network.architecture, foreground=True)).eval()
-    assert isinstance(new, ResnetGenerator)
     new.load_state_dict(network.state_dict() | {f"foreground.{k}": v for k, v in branch.state_dict().items()})
     return new
 
 
-def _load(paths: Sequence[Path]) -> list[tuple[ResnetGenerator, CheckpointMetadata]]:
+def _load(paths: Sequence[Path]) -> list[tuple[Network, CheckpointMetadata]]:
     """Load checkpoints that one branch can serve; UserError for others."""
     loaded = []
     for path in paths:
         network, metadata = checkpoint.load(path)
-        if not isinstance(network, ResnetGenerator) or network.architecture.organelles != tuple(Organelle):
-            raise UserError(f"{path}: found a {metadata.architecture.network}, expected a ResNet of four organelles.")
+        if network.architecture.organelles != tuple(Organelle):
+            found = ", ".join(network.architecture.organelles)
+            raise UserError(f"{path}: predicts {found}, expected all four organelles.")
         if metadata.target_normalization is not TargetNormalization.PERCENTILE:
             raise UserError(f"{path}: learned {metadata.target_normalization} targets, expected percentile ones.")
         loaded.append((network, metadata))
     first = loaded[0][1]
     for path, (_, metadata) in zip(paths, loaded, strict=True):
-        if len(metadata.modalities) != 1 or metadata.modalities != first.modalities:
+        if metadata.modalities != first.modalities or len(metadata.modalities) not in (1, len(Modality)):
             found = ", ".join(metadata.modalities)
-            raise UserError(f"{path}: saw {found}, expected a single modality, the same in all checkpoints.")
+            raise UserError(f"{path}: saw {found}, expected one modality or all, the same in all checkpoints.")
         if metadata.preprocessing != first.preprocessing or metadata.pixel_size_um is None:
             raise UserError(f"{path}: normalizes or resamples its inputs otherwise than {paths[0]}.")
     return loaded

@@ -11,13 +11,17 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from model import checkpoint
+from model.checkpoint import CheckpointMetadata
 from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence
 from model.errors import UserError
 from model.files import file_sha256, prepare_folder, write_text
 from model.labels import Modality, Organelle
+from model.networks.build import Network, build
+from model.networks.generator import ResnetGenerator
 
 log = logging.getLogger(f"{__package__}.release")  # __name__ is __main__ when this is the command
 
@@ -35,7 +39,17 @@ def routes(suffix: str = "", actin_on_dic: str = UNIFIED) -> dict[str, dict[str,
     return table
 
 
-def release(sources: Mapping[str, Path], output: Path) -> None:
+def filtered(network: Network, metadata: CheckpointMetadata) -> tuple[Network, CheckpointMetadata]:
+    """Filter the checkerboard of plain transposed convolutions out; the weights, and other networks, stay."""
+    if not isinstance(network, ResnetGenerator) or network.architecture.upsampling != "transposed":
+        return network, metadata
+    architecture = replace(network.architecture, upsampling="filtered")
+    new = build(architecture).eval()
+    new.load_state_dict(network.state_dict())
+    return new, replace(metadata, architecture=architecture)
+
+
+def release(sources: Mapping[str, Path], output: Path, *, filter_checkerboard: bool = False) -> None:
     """Store checkpoints in 8 bits a weight, and write routing.json with the files' hashes.
 
     Parameters
@@ -45,6 +59,8 @@ def release(sources: Mapping[str, Path], output: Path) -> None:
         with `LOW` behind it.
     output : Path
         Resources folder; files of the same names are replaced.
+    filter_checkerboard : bool
+        Whether networks with plain transposed convolutions are stored as `filtered`.
 
     Raises
     ------
@@ -64,6 +80,8 @@ def release(sources: Mapping[str, Path], output: Path) -> None:
                 f"{source}: found a network that saw {', '.join(metadata.modalities)}, "
                 f"expected {', '.join(sorted(needed))} for {name}."
             )
+        if filter_checkerboard:
+            network, metadata = filtered(network, metadata)
         target = output / f"{name.replace('-', '_')}.safetensors"
         checkpoint.save(target, network, metadata, compact=True)
         if name == f"pix2pix-dic{LOW}" and Organelle.ACTIN in metadata.labels[Modality.DIC]:
@@ -85,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for modality in Modality:
         parser.add_argument(f"--low-{modality.lower()}", type=Path, help=f"pix2pix for {modality} at low magnification")
     parser.add_argument("--unified", type=Path, required=True, help="UNet++ checkpoint trained on all modalities")
+    parser.add_argument(
+        "--filter-checkerboard", action="store_true", help="store pix2pix with --upsampling transposed as filtered"
+    )
     parser.add_argument("--output", type=Path, required=True, help="resources folder")
     options = parser.parse_args(arguments)
     log_to_standard_streams("training")
@@ -95,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--low-bf, --low-pc and --low-dic: expected all three or none")
     sources |= given
     try:
-        release(sources, options.output)
+        release(sources, options.output, filter_checkerboard=options.filter_checkerboard)
     except UserError as error:
         log.error(one_sentence(error))
         return NOT_BEGUN

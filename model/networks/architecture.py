@@ -21,7 +21,7 @@ class Architecture:
     dynamic: bool = False  # first convolution generated from the modality code
     dropout: float = 0.0  # probability while training; never active in eval mode
     upsampling: Upsampling = "transposed"  # of the ResNet's decoders: as in pix2pix; the others print no checkerboard
-    foreground: bool = False  # ResNet only: a branch fades predictions to the background where there are no cells
+    foreground: bool = False  # a branch fades predictions to the background where there are no cells
 
     def __post_init__(self) -> None:
         if self.network not in get_args(NetworkName):

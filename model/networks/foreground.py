@@ -1,14 +1,18 @@
-"""A branch beside the generator that tells cells from an empty dish. Not in the paper.
+"""A branch beside either network that tells cells from an empty dish. Not in the paper.
 
 Shape suffixes: B samples, C channels, O organelles, Y rows, X columns.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..labels import Organelle
+
 CHANNELS = (16, 32, 48)
-DILATIONS = (1, 2, 4, 8)  # of features of 8 px: it sees 270 px, a cell and its surroundings
+DILATIONS = (1, 2, 4, 8, 4, 2, 1)  # of features of 8 px: it sees 380 px, a cell and its surroundings
 BACKGROUND = -0.75  # at the start: that of targets normalized by their percentiles
 OPEN = 3.0  # logit of the start: nearly everything is kept
 
@@ -20,8 +24,9 @@ class Foreground(nn.Module):
     cells, and are drawn as organelles. This branch has no normalization: what it sees keeps its scale and its texture.
     """
 
-    def __init__(self, organelles: int) -> None:
+    def __init__(self, organelles: Sequence[Organelle]) -> None:
         super().__init__()
+        self.names = [str(organelle) for organelle in organelles]
         inputs = (1, *CHANNELS[:-1])
         self.down = nn.ModuleList(
             nn.Conv2d(before, after, size, stride=2, padding=size // 2)
@@ -30,8 +35,8 @@ class Foreground(nn.Module):
         self.context = nn.ModuleList(
             nn.Conv2d(CHANNELS[-1], CHANNELS[-1], 3, padding=dilation, dilation=dilation) for dilation in DILATIONS
         )
-        self.last = nn.Conv2d(CHANNELS[-1], organelles, 1)
-        self.background = nn.Parameter(torch.full((organelles,), BACKGROUND))
+        self.last = nn.Conv2d(CHANNELS[-1], len(organelles), 1)
+        self.background = nn.Parameter(torch.full((len(organelles),), BACKGROUND))
         if not self.last.weight.is_meta:
             for layer in (*self.down, *self.context):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -53,8 +58,9 @@ class Foreground(nn.Module):
         """Map (B, 1, Y, X) to (B, O, Y, X) float32 in [0, 1]."""
         return torch.sigmoid(F.interpolate(self.logits(x_B1YX), x_B1YX.shape[2:], mode="bilinear"))
 
-    def fade(self, prediction_BCYX: Tensor, x_B1YX: Tensor, channels: list[int]) -> Tensor:
-        """Fade predictions (B, C, Y, X) to the background where there are no cells; ``channels``: which organelles."""
+    def fade(self, prediction_BCYX: Tensor, x_B1YX: Tensor, names: Sequence[str]) -> Tensor:
+        """Fade predictions (B, C, Y, X) of the named organelles to the background where there are no cells."""
+        channels = [self.names.index(name) for name in names]
         background = self.background[channels, None, None]
         kept_BCYX: Tensor = self(x_B1YX)[:, channels]
         return background + kept_BCYX * (prediction_BCYX - background)

@@ -102,7 +102,7 @@ class ResnetGenerator(nn.Module):
             {str(o): Decoder(architecture.width, architecture.upsampling) for o in architecture.organelles}
         )
         init_weights(self)
-        self.foreground = Foreground(len(architecture.organelles)) if architecture.foreground else None
+        self.foreground = Foreground(architecture.organelles) if architecture.foreground else None
 
     def forward(
         self,
@@ -120,10 +120,7 @@ class ResnetGenerator(nn.Module):
         check_plane(x_B1YX, self.stride)
         names = select_heads(organelles, self.architecture.organelles)
         prediction_BOYX = self._decode(self.encoder(x_B1YX, modality_code_B3), names, labelled_BO)
-        if self.foreground is None:
-            return prediction_BOYX
-        heads = [str(organelle) for organelle in self.architecture.organelles]
-        return self.foreground.fade(prediction_BOYX, x_B1YX, [heads.index(name) for name in names])
+        return prediction_BOYX if self.foreground is None else self.foreground.fade(prediction_BOYX, x_B1YX, names)
 
     def _decode(self, features: Tensor, names: Sequence[str], labelled_BO: Tensor | None) -> Tensor:
         if labelled_BO is None or bool(labelled_BO.all()):

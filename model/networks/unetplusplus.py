@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..labels import Organelle
 from .architecture import Architecture
 from .dynamic_convolution import first_convolution
+from .foreground import Foreground
 from .layers import InstanceNorm, SinglePlaneConv2d, check_plane, init_weights, select_heads
 
 CHANNEL_PLAN = (1, 2, 4, 8, 8)  # times the width, from full resolution down; a 16 would double the parameters
@@ -75,6 +76,7 @@ class UNetPlusPlus(nn.Module):
                 self.nodes[f"{level}_{column}"] = Node((column + 1) * out, out, architecture.dropout)
         self.heads = nn.ModuleDict({str(o): SinglePlaneConv2d(channels[0], 1) for o in architecture.organelles})
         init_weights(self)
+        self.foreground = Foreground(architecture.organelles) if architecture.foreground else None
 
     def forward(
         self,
@@ -100,7 +102,8 @@ class UNetPlusPlus(nn.Module):
             for level in range(self.depth - column + 1):
                 below = self.ups[f"{level}_{column}"](rows[level + 1][column - 1])
                 rows[level].append(self.nodes[f"{level}_{column}"](torch.cat([*rows[level], below], dim=1)))
-        return torch.cat([torch.tanh(self.heads[name](rows[0][-1])) for name in names], dim=1)
+        prediction_BOYX = torch.cat([torch.tanh(self.heads[name](rows[0][-1])) for name in names], dim=1)
+        return prediction_BOYX if self.foreground is None else self.foreground.fade(prediction_BOYX, x_B1YX, names)
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the column of nodes that leads down, the first convolution included."""
