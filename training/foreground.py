@@ -9,6 +9,7 @@ whether there is anything of it near a pixel. ``train.py --foreground`` trains b
 import argparse
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -51,8 +52,13 @@ def near_structures(targets_BOYX: Tensor) -> Tensor:
     return F.max_pool2d(present, BLOCK + 2 * REACH, stride=BLOCK, padding=REACH)
 
 
-def train(metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: int) -> tuple[Foreground, int]:
-    """Train a branch on what a checkpoint's network sees; the branch, and the steps that it took."""
+def train(
+    metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: int, kept_from: float
+) -> tuple[Foreground, int]:
+    """Train a branch on what a checkpoint's network sees; the branch, and the steps that it took.
+
+    ``kept_from``: the probability of a structure at which half of a prediction is kept.
+    """
     config = TrainingConfig(
         modality=metadata.modalities[0].value if len(metadata.modalities) == 1 else "all",
         seed=seed,
@@ -82,6 +88,9 @@ def train(metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: i
             if time.monotonic() - told >= 60:
                 log.info("step %d, %d%%: loss %.3f", steps, 100 * share, np.mean(losses))
                 told, losses = time.monotonic(), []
+    assert branch.last.bias is not None  # for mypy
+    with torch.no_grad():
+        branch.last.bias -= math.log(kept_from / (1 - kept_from))
     return branch, steps
 
 
@@ -120,14 +129,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--specimens", type=Path, required=True, help="folder of simulate.py --specimens")
     parser.add_argument("--output", type=Path, required=True, help="new folder for files of the same names")
     parser.add_argument("--minutes", type=float, default=15.0, help="(%(default)s)")
+    parser.add_argument(
+        "--kept-from", type=float, default=0.2, help="probability of a structure at which half is kept (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     options = parser.parse_args(arguments)
+    if not 0 < options.kept_from < 1:
+        parser.error(f"--kept-from {options.kept_from:g}, expected a probability between 0 and 1")
+    if not options.minutes > 0:
+        parser.error(f"--minutes {options.minutes:g}, expected more than 0")
     log_to_standard_streams("training")
     try:
         loaded = _load(options.checkpoint)
         prepare_folder(options.output, empty=True)
-        branch, steps = train(loaded[0][1], options.specimens, options.minutes, options.seed)
-        note = {"specimens": str(options.specimens), "seed": options.seed, "minutes": options.minutes, "steps": steps}
+        branch, steps = train(
+            loaded[0][1], options.specimens, options.minutes, options.seed, kept_from=options.kept_from
+        )
+        asked = {name: getattr(options, name) for name in ("seed", "minutes", "kept_from")}
+        note = {"specimens": str(options.specimens), **asked, "steps": steps}
         for path, (network, metadata) in zip(options.checkpoint, loaded, strict=True):
             whole = with_branch(network, branch)
             notes = {**metadata.notes, "foreground": json.dumps(note)}
