@@ -23,11 +23,11 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = "commands"
 BOXES = {  # left, bottom, width, height
-    COMMANDS: (0.3, 7.2, 15.4, 0.75),
-    "simulation": (0.3, 4.6, 4.2, 2.1),
-    "training": (5.2, 4.6, 4.7, 2.1),
-    "evaluation": (10.6, 4.6, 2.2, 2.1),
-    "experiments": (13.5, 4.6, 2.2, 2.1),
+    COMMANDS: (0.3, 7.25, 15.4, 0.75),
+    "simulation": (0.3, 4.5, 4.2, 2.25),
+    "training": (5.2, 4.5, 4.7, 2.25),
+    "evaluation": (10.6, 4.5, 2.2, 2.25),
+    "experiments": (13.5, 4.5, 2.2, 2.25),
     "model": (0.3, 0.2, 15.4, 3.9),
     "model.networks": (0.6, 0.4, 3.2, 1.55),
     "model.images": (4.3, 0.4, 5.4, 1.55),
