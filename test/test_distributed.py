@@ -61,14 +61,17 @@ def done(process: subprocess.Popen) -> str:
 
 
 def assert_close(states: list[dict], steps: int) -> None:
-    """Weights differ by 1e-5 at most, relative to their norm or to what Adam has moved them by."""
+    """Weights differ by 5e-5 at most, relative to their norm or to what Adam has moved them by.
+
+    The order of sums alone makes 2e-5 on CPUs without AVX512.
+    """
     one, other = (state["module"]["modules"] for state in states)
     assert one.keys() == other.keys() and "discriminators" in one
     for module, weights in one.items():
         for name, expected in weights.items():
             if not NO_EFFECT.search(name):
                 difference = float((other[module][name] - expected).float().norm())
-                assert difference <= 1e-5 * max(float(expected.float().norm()), steps * 2e-4), f"{module}.{name}"
+                assert difference <= 5e-5 * max(float(expected.float().norm()), steps * 2e-4), f"{module}.{name}"
 
 
 def losses(output: Path) -> dict[tuple[str, str], float]:
