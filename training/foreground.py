@@ -27,7 +27,7 @@ from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentenc
 from model.errors import UserError
 from model.files import prepare_folder
 from model.labels import Modality, Organelle
-from model.networks.build import Network, build
+from model.networks.build import Network, rebuild
 from model.networks.foreground import BACKGROUND, Foreground
 from model.normalization import TargetNormalization
 from simulation.renderer import SpecimenRenderer
@@ -94,13 +94,6 @@ def train(
     return branch, steps
 
 
-def with_branch(network: Network, branch: Foreground) -> Network:
-    """Build the network anew with a foreground branch, or with another one."""
-    new = build(replace(network.architecture, foreground=True)).eval()
-    new.load_state_dict(network.state_dict() | {f"foreground.{k}": v for k, v in branch.state_dict().items()})
-    return new
-
-
 def _load(paths: Sequence[Path]) -> list[tuple[Network, CheckpointMetadata]]:
     """Load checkpoints that one branch can serve; UserError for others."""
     loaded = []
@@ -125,7 +118,9 @@ def _load(paths: Sequence[Path]) -> list[tuple[Network, CheckpointMetadata]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="of one modality; left as they are")
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", required=True, help="of like modalities; left as they are"
+    )
     parser.add_argument("--specimens", type=Path, required=True, help="folder of simulate.py --specimens")
     parser.add_argument("--output", type=Path, required=True, help="new folder for files of the same names")
     parser.add_argument("--minutes", type=float, default=15.0, help="(%(default)s)")
@@ -147,8 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         asked = {name: getattr(options, name) for name in ("seed", "minutes", "kept_from")}
         note = {"specimens": str(options.specimens), **asked, "steps": steps}
+        weights = {f"foreground.{name}": values for name, values in branch.state_dict().items()}
         for path, (network, metadata) in zip(options.checkpoint, loaded, strict=True):
-            whole = with_branch(network, branch)
+            whole = rebuild(network, weights, foreground=True)
             notes = {**metadata.notes, "foreground": json.dumps(note)}
             checkpoint.save(
                 options.output / path.name, whole, replace(metadata, architecture=whole.architecture, notes=notes)

@@ -20,7 +20,7 @@ from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentenc
 from model.errors import UserError
 from model.files import file_sha256, prepare_folder, write_text
 from model.labels import Modality, Organelle
-from model.networks.build import Network, build
+from model.networks.build import Network, rebuild
 from model.networks.generator import ResnetGenerator
 
 log = logging.getLogger(f"{__package__}.release")  # __name__ is __main__ when this is the command
@@ -43,10 +43,8 @@ def filtered(network: Network, metadata: CheckpointMetadata) -> tuple[Network, C
     """Filter the checkerboard of plain transposed convolutions out; the weights, and other networks, stay."""
     if not isinstance(network, ResnetGenerator) or network.architecture.upsampling != "transposed":
         return network, metadata
-    architecture = replace(network.architecture, upsampling="filtered")
-    new = build(architecture).eval()
-    new.load_state_dict(network.state_dict())
-    return new, replace(metadata, architecture=architecture)
+    new = rebuild(network, upsampling="filtered")
+    return new, replace(metadata, architecture=new.architecture)
 
 
 def release(sources: Mapping[str, Path], output: Path, *, filter_checkerboard: bool = False) -> None:
