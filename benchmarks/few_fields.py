@@ -3,9 +3,9 @@
     python -m benchmarks.few_fields --real ../shared/real --output runs/few_fields
 
 Half A of a study (see `real_nuclei`) gives k fields to learn from, in three draws (all: once), half B is scored: other
-acquisitions (Study_101) or cell types (Study_104). Every way has the same minutes on one core. What is there already is
-not done again. Writes benchmarks/results/few_fields.json and docs/images/few_fields.png. The weights stay in --output:
-the studies' licences do not allow their release.
+acquisitions (Study_101) or cell types (Study_104). Every way has the same minutes on one core; a U-Net with all fields
+also has five times as many. What is there already is not done again. Writes benchmarks/results/few_fields.json and
+docs/images/few_fields.png. The weights stay in --output: the studies' licences do not allow their release.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from evaluation.metrics import pcc
 from model import PRESETS, Image, Modality, Organelle, Predictor
 from model.checkpoint import read_metadata
 from model.files import file_sha256
-from model.routing import CheckpointFile, Route, Routing
+from model.routing import CheckpointFile, Routing, routes_to
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "few_fields.json"
@@ -45,7 +45,10 @@ STUDIES = {"Study_101": Modality.BF, "Study_104": Modality.PC}
 COUNTS, DRAWS = (1, 3, 5, 10), 3
 RECIPE = ROOT / "training/recipes/few_fields.toml"
 SHIPPED, SCRATCH, UNET = "as shipped", "from scratch", "plain U-Net"
-FROZEN, FROZEN_AT = "fine-tuned, encoder frozen", 5
+LONG_UNET, LONGER = "plain U-Net, five times as long", 5
+FROZEN = "fine-tuned, encoder frozen"
+FEW = 5
+"""Fields with which the encoder is frozen, and from scratch is tried; the latter also with all, and in one draw."""
 WAYS: dict[str, list[str]] = {
     "fine-tuned": [],
     FROZEN: ["--freeze", "encoder"],
@@ -85,10 +88,12 @@ def drawn(run: Run, real: Path) -> list[Plane]:
 def runs(real: Path, study: str) -> list[Run]:
     """All trainings of a study, and what is shipped, which has no field; all fields can be drawn only once."""
     everything = len(planes_of(real, study, "A"))
-    found = [Run(study, SHIPPED, 0, 0)]
+    found = [Run(study, SHIPPED, 0, 0), Run(study, LONG_UNET, everything, 0)]
     for count in (*(k for k in COUNTS if k < everything), everything):
-        ways = [way for way in WAYS if way != FROZEN or count == FROZEN_AT]
-        found += [Run(study, way, count, n) for n in range(DRAWS if count < everything else 1) for way in ways]
+        for number in range(DRAWS if count < everything else 1):
+            left_out = {FROZEN} if count != FEW else set()
+            left_out |= {SCRATCH} if count not in (FEW, everything) or number else set()
+            found += [Run(study, way, count, number) for way in WAYS if way not in left_out]
     return found
 
 
@@ -105,9 +110,9 @@ def carry_out(run: Run, real: Path, output: Path, minutes: float) -> float:
         return float(done.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     fields = drawn(run, real)
-    if run.way == UNET:
+    if run.way in (UNET, LONG_UNET):
         images = [(plane.image.pixels, plane.truths()[Organelle.NUCLEUS]) for plane in fields]
-        network = plain_unet.train(images, minutes, run.draw)
+        network = plain_unet.train(images, minutes * (LONGER if run.way == LONG_UNET else 1), run.draw)
         value = score(run.study, real, lambda image: plain_unet.predict(network, image.pixels))
     else:
         checkpoint = shipped(modality) if not run.fields else train(run, fields, folder, modality, minutes)
@@ -138,8 +143,7 @@ def train(run: Run, fields: list[Plane], folder: Path, modality: Modality, minut
 
 def nuclei_of(checkpoint: Path, modality: Modality) -> Prediction:
     """How a checkpoint predicts nuclei."""
-    routes = {key: {organelle: Route("one", organelle) for organelle in Organelle} for key in (*Modality, None)}
-    routing = Routing({"one": CheckpointFile(checkpoint, file_sha256(checkpoint))}, routes)
+    routing = Routing({"one": CheckpointFile(checkpoint, file_sha256(checkpoint))}, routes_to("one"))
     predictor = Predictor(routing, torch.device("cpu"), PRESETS["fast"], rescale=True)
 
     def predict(image: Image) -> NDArray[np.uint16]:
@@ -157,9 +161,10 @@ def score(study: str, real: Path, predict: Prediction) -> float:
 def draw(values: dict[Run, float], path: Path) -> None:
     """PCC over the number of fields, a panel for each study: mean and range of the draws."""
     studies = sorted({run.study for run in values})
-    figure, axes = plt.subplots(1, len(studies), figsize=(4.2 * len(studies), 3.4), squeeze=False, sharey=True)
+    size = (4.2 * len(studies), 4)
+    figure, axes = plt.subplots(1, len(studies), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis, study in zip(axes[0], studies, strict=True):
-        for way in WAYS:
+        for way in (*WAYS, LONG_UNET):
             by_count: dict[int, list[float]] = defaultdict(list)
             for run, value in values.items():
                 if (run.study, run.way) == (study, way) and run.fields:
@@ -171,10 +176,10 @@ def draw(values: dict[Run, float], path: Path) -> None:
         (zero,) = [value for run, value in values.items() if run.study == study and not run.fields]
         axis.axhline(zero, color="grey", linestyle="--", label="as shipped")
         axis.set(title=f"{study} ({STUDIES[study]})", xscale="log", xlabel="labelled fields", ylabel="nucleus PCC")
-        axis.set_xticks(counts, map(str, counts))
+        ticks = sorted({run.fields for run in values if run.study == study and run.fields})
+        axis.set_xticks(ticks, map(str, ticks))
         axis.minorticks_off()
-    axes[0, 0].legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
@@ -183,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--real", type=Path, required=True, help="folder with the studies and their index files")
     parser.add_argument("--output", type=Path, required=True, help="folder for runs, outside the repository")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of each training (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of each training (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     todo = [run for study in STUDIES for run in runs(options.real, study)]

@@ -1,7 +1,5 @@
 """Wider networks that predict what a shipped one does, to measure widths that are not shipped."""
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from model import checkpoint
 from model.files import file_sha256
 from model.networks.build import build
 from model.networks.generator import ResnetGenerator
-from model.routing import ROUTING_FILE
+from model.routing import CheckpointFile, Routing, routes_to
 
 SHIPPED = Path(__file__).resolve().parents[1] / "resources"
 CHECKPOINT = "pix2pix_bf.safetensors"
@@ -48,17 +46,12 @@ def _repeat(tensor: Tensor, shape: torch.Size, inputs: int) -> Tensor:
 
 
 def resources_of_width(width: int, folder: Path) -> Path:
-    """The shipped resources with the bright-field network widened, which predicts all magnifications."""
-    shutil.copytree(SHIPPED, folder)
+    """Write resources of one network: the shipped one for bright field, widened, which predicts everything."""
     network, metadata = checkpoint.load(SHIPPED / CHECKPOINT)
     assert isinstance(network, ResnetGenerator)
     wide = net2net_widen(network, width)
-    checkpoint.save(folder / CHECKPOINT, wide, replace(metadata, architecture=wide.architecture))
-    routing = json.loads((folder / ROUTING_FILE).read_text())
-    del routing["low_magnification"]
-    used = {route.split("/")[0] for ways in routing["routes"].values() for route in ways.values()}
-    routing["checkpoints"] = {name: entry for name, entry in routing["checkpoints"].items() if name in used}
-    for entry in routing["checkpoints"].values():
-        entry["sha256"] = file_sha256(folder / entry["file"])
-    (folder / ROUTING_FILE).write_text(json.dumps(routing))
+    folder.mkdir(parents=True)
+    file = folder / CHECKPOINT
+    checkpoint.save(file, wide, replace(metadata, architecture=wide.architecture))
+    Routing({"pix2pix-bf": CheckpointFile(file, file_sha256(file))}, routes_to("pix2pix-bf")).write(folder)
     return folder

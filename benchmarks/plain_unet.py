@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.precision import Precision
+
 LEVELS = 4
 CROP, BATCH = 128, 8
 
@@ -55,6 +57,8 @@ def train(
 ) -> nn.Module:
     """Fit a U-Net to pairs of images (Y, X) for so many minutes; the learning rate falls to 0 in the second half."""
     torch.manual_seed(seed)
+    cpu = torch.device("cpu")
+    precision = Precision.fastest(cpu)
     rng = np.random.default_rng(seed)
     network = nn.Sequential(Level(1, width, LEVELS), nn.Conv2d(width, 1, 3, padding=1)).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.999))
@@ -64,7 +68,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1, 2 - 2 * done)
         batch = torch.stack([crop(images[rng.integers(len(images))], rng) for _ in range(BATCH)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.on(cpu):
             predicted = network(batch[:, :1])
         loss = F.mse_loss(predicted.float(), batch[:, 1:])
         optimizer.zero_grad()

@@ -22,6 +22,7 @@ from model.grand_challenge import output_folder
 from model.images import read_image
 from model.labels import Modality, Organelle
 from model.naming import TargetName, parse, prediction_filename
+from model.routing import CheckpointFile, Ensemble, Route, Routing
 
 FINE_UM = (1.0, 3.0)
 """Periods in µm whose power is the sharpness."""
@@ -125,17 +126,18 @@ def _mean(values: list[float]) -> float:
 
 def _write_resources(method: Method, seed: int, runs: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = {}
+    files = {}
     for network in method.used:
         target = folder / f"{network}.safetensors"
         shutil.copyfile(checkpoint_of(runs, network, seed), target)
-        checkpoints[network] = {"file": target.name, "sha256": file_sha256(target)}
+        files[network] = CheckpointFile(target, file_sha256(target))
     first = next(iter(method.networks.values()))  # a routing wants all modalities
-    routes = {str(m): {str(o): f"{method.networks.get(m, first)}/{o}" for o in Organelle} for m in Modality}
+    routes: dict[Modality | None, dict[Organelle, Ensemble]]
+    routes = {m: {o: (Route(method.networks.get(m, first), o),) for o in Organelle} for m in Modality}
     for head, network in method.heads.items():
         modality, organelle = head.split("/")
-        routes[modality][organelle] = f"{network}/{organelle}"
-    write_text(folder / "routing.json", json.dumps({"format": 1, "checkpoints": checkpoints, "routes": routes}))
+        routes[Modality(modality)][Organelle(organelle)] = (Route(network, Organelle(organelle)),)
+    Routing(files, routes).write(folder)
 
 
 def _of_modalities(images: list[Path], planes: Path, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import IO
 
 from .discovery import Case
 from .errors import UserError
-from .files import unwritable
+from .files import open_for_writing, unwritable
 
 try:
     import fcntl
@@ -111,10 +111,7 @@ class Attempts:
         path = _path(case)
         while True:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                marker = path.open("a+", encoding="utf-8", errors="surrogateescape")
-            except FileNotFoundError:  # another process removed the folder in between
-                continue
+                marker = open_for_writing(path, "a+", encoding="utf-8", errors="surrogateescape")
             except OSError as error:
                 raise unwritable(path, error) from error
             if not _try_lock(marker):

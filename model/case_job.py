@@ -101,7 +101,7 @@ class CaseJob:
         """Return what a file of these contents says of itself before anything is predicted."""
         made = {c.organelle: self.plan.provenance[c.organelle] for c in contents if c.organelle}
         if contents[0].disagreement:
-            return {**_merged(made), "shows": "standard deviation over rotations and scales, 65535 the largest"}
+            return {**_merged(made), "shows": "standard deviation over what was averaged, 65535 the largest"}
         return _merged(made)
 
     def disagreement(self) -> dict[Organelle, float]:

@@ -64,6 +64,11 @@ class CheckpointMetadata:
         """What is to be done to an image before this network sees it."""
         return Preprocessing(self.input_normalization, self.pixel_size_um)
 
+    @property
+    def all_labels(self) -> frozenset[Organelle]:
+        """The organelles that were labelled in any modality."""
+        return frozenset(organelle for labelled in self.labels.values() for organelle in labelled)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
         return {

@@ -1,4 +1,4 @@
-"""How much the rotations and scales of an image disagree about an organelle: large where the network guesses.
+"""How much rotations, scales and networks disagree about an organelle: large where they guess.
 
 Not a probability, and no measure of the error: it tells which images to look at first.
 """
@@ -12,7 +12,7 @@ from .resampling import resample
 
 
 def disagreement(mean_YX: Tensor, std_YX: Tensor) -> float:
-    """Root mean square of the deviation over rotations and scales, relative to the prediction's own contrast.
+    """Root mean square of the deviation over what was averaged, relative to the prediction's own contrast.
 
     Parameters
     ----------

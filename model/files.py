@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import UserError
 
@@ -21,6 +21,23 @@ LEFT_BEHIND_S = 600.0
 """Age from which a temporary file counts as left behind by a killed process."""
 
 _PREFIX, _SUFFIX = ".write-", ".tmp"  # of temporary files
+_TRIES = 10  # of opening a file whose folder other processes remove
+
+
+def open_for_writing(path: Path, mode: str, **options: str) -> IO[Any]:
+    """Open a file; missing folders are made.
+
+    That is tried again where other processes remove a folder, since they found it empty, before the file is in it.
+    Raises OSError.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open(mode, **options)  # type: ignore[call-overload,no-any-return]
+        except (FileNotFoundError, FileExistsError):
+            if not left:
+                raise
+    raise AssertionError  # for mypy
 
 
 @contextmanager
@@ -33,8 +50,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     # Not named after `path`, whose name may already be as long as the file system allows.
     temporary = path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with open_for_writing(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from .precision import Precision
 from .selection import SelectionOptions
 from .settings import PRESETS, InferenceSettings
 from .tiling import MAX_OVERLAP
-from .tta import QUARTER_TURNS
+from .tta import ROTATIONS
 
 
 def parse(
@@ -64,7 +64,7 @@ def parse(
         "2 rotations; multiscale: fast, averaged over 3 scales (%(default)s)",
     )
     add("--overlap", type=number(0, MAX_OVERLAP), help=f"of tiles, from 0 to {MAX_OVERLAP} (the preset's)")
-    add("--rotations", type=int, choices=list(QUARTER_TURNS), help="to average over (the preset's)")
+    add("--rotations", type=int, choices=ROTATIONS, help="to average over (the preset's)")
     formats = ["auto", *Precision]
     add("--precision", choices=formats, default="auto", help="of the networks; auto: the fastest that is as good")
     add("--modality", choices=list(Modality), help="of images whose metadata and name do not tell it")
@@ -82,7 +82,7 @@ def parse(
     )
     add("--format", choices=get_args(FileFormat), default="tiff", help="OME-TIFF or OME-Zarr (%(default)s)")
     add("--preview", action="store_true", help="write preview/index.html, to look at all images in a browser")
-    add("--disagreement", action="store_true", help="write also how much rotations and scales disagree, as images")
+    add("--disagreement", action="store_true", help="write also how much what is averaged disagrees, as images")
     add("--no-rescale", dest="rescale", action="store_false", help="do not resample to the pixel size learned")
     parser.set_defaults(list=None, write_list=None, shard=WHOLE)
     for add_options in additions:

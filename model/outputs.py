@@ -36,7 +36,7 @@ class OutputOptions:
     file_format : {"tiff", "zarr"}
         OME-TIFF or OME-Zarr.
     disagreement : bool
-        Whether to write, for each organelle, how much rotations and scales disagree.
+        Whether to write, for each organelle, how much the predictions that are averaged disagree.
     """
 
     layout: Layout = "organelles"

@@ -21,11 +21,14 @@ class Step:
         Which head predicts which organelle; one pass through the network serves them all.
     grids : tuple of Grid
         Those on which its network sees the image, one a scale; its prediction is on the first.
+    turns : tuple of int
+        Quarter turns of the image that are averaged.
     """
 
     checkpoint: str
     heads: Mapping[Organelle, Organelle]
     grids: tuple[Grid, ...]
+    turns: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class NetworkOutputs:
     Attributes
     ----------
     mean : mapping of Organelle to Tensor
-        (Y, X) float32 in [-1, 1], the mean over rotations and scales.
+        (Y, X) float32 in [-1, 1], the mean over rotations, scales and the networks of an ensemble.
     std : mapping of Organelle to Tensor
         (Y, X) float32, their standard deviation; empty for one of them, and for an image that shows nothing.
     """

@@ -7,7 +7,8 @@ Shape suffixes: B tiles, C organelles, Y rows, X columns.
 """
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,11 +34,11 @@ from .plan import NetworkInputs, NetworkOutputs, Plan, Step
 from .precision import Precision
 from .preprocessing import Grid, PixelSize, Preprocessing
 from .resampling import resample
-from .routing import Route, Routing, shipped_resources
+from .routing import Ensemble, Routing, shipped_resources
 from .saturation import saturation_warning
 from .settings import LARGEST_WHOLE, PRESETS, InferenceSettings
 from .tiling import TilePlan, predict_tiled
-from .tta import mean_over_scales, predict_with_tta
+from .tta import average_predictions, predict_with_tta, quarter_turns
 from .verification import read_verified_metadata
 
 TILE_BATCH = 4
@@ -175,16 +176,25 @@ class Predictor:
         if modality not in self._routing.routes:
             known = ", ".join(map(str, self._routing.routes))
             raise ValueError(f"modality must be one of {known}, got {modality!r}")
-        routes = self._routing.choose(modality, pixel_size_um)
-        heads: dict[str, dict[Organelle, Organelle]] = {}
-        for organelle, route in routes.items():
-            heads.setdefault(route.checkpoint, {})[organelle] = route.head
+        ensembles = self._routing.choose(modality, pixel_size_um)
+        heads: dict[str, dict[Organelle, Organelle]] = defaultdict(dict)
+        turns: dict[str, tuple[int, ...]] = {}
+        for organelle, ensemble in ensembles.items():
+            for member, route in enumerate(ensemble):
+                heads[route.checkpoint][organelle] = route.head
+                # One pass serves all heads of a network, so the smallest ensemble that it is in decides.
+                wanted = quarter_turns(self.settings.rotations, member, len(ensemble))
+                turns[route.checkpoint] = max(turns.get(route.checkpoint, ()), wanted, key=len)
         grids = {name: self._preprocessing(name).grid(shape, pixel_size_um) for name in heads}
-        steps = [Step(name, heads[name], tuple(map(grids[name].scaled, self.settings.scales))) for name in heads]
+        steps = [
+            Step(name, heads[name], tuple(map(grids[name].scaled, self.settings.scales)), turns[name]) for name in heads
+        ]
         warnings = dict.fromkeys(grid.warning for grid in grids.values() if grid.warning)
-        provenance = {
-            organelle: self._provenance(modality, route, grids[route.checkpoint]) for organelle, route in routes.items()
-        }
+        for name in heads:
+            labelled = self.checkpoints[name].all_labels
+            if never := [str(organelle) for organelle, head in heads[name].items() if head not in labelled]:
+                warnings[f"{name} never had a label of {' and '.join(never)}, so what it predicts means nothing"] = None
+        provenance = {o: self._provenance(modality, ensemble, grids) for o, ensemble in ensembles.items()}
         return Plan(modality, shape, tuple(steps), tuple(warnings), provenance)
 
     def preprocess(self, pixels: NDArray[np.uint16], plan: Plan) -> NetworkInputs:
@@ -198,6 +208,7 @@ class Predictor:
             warning = f"{nothing}, so its predictions are left blank"
             return NetworkInputs(plan.with_provenance(contrast=warning), {}, (warning,))
         made: dict[tuple[Preprocessing, tuple[int, int]], Tensor] = {}
+        measured: dict[tuple[Preprocessing, tuple[int, int]], NDArray[np.float64] | None] = {}
         inputs: dict[str, list[Tensor]] = {}
         warnings = [saturation_warning(pixels)]
         for step in plan.steps:
@@ -207,9 +218,12 @@ class Predictor:
                 if key not in made:  # checkpoints that were trained alike share their inputs
                     made[key] = torch.from_numpy(preprocessing.input(pixels, grid, margins))[None]
                 inputs.setdefault(step.checkpoint, []).append(made[key])
-            statistics = self.checkpoints[step.checkpoint].input_statistics
-            features = None if statistics is None else measure_input(inputs[step.checkpoint][0][0].numpy())
-            warnings.append(statistics.warning(features) if statistics and features is not None else None)
+            if statistics := self.checkpoints[step.checkpoint].input_statistics:
+                key = preprocessing, step.grids[0].shape
+                if key not in measured:
+                    measured[key] = measure_input(made[key][0].numpy())
+                features = measured[key]
+                warnings.append(None if features is None else statistics.warning(features))
         return NetworkInputs(plan, inputs, tuple(dict.fromkeys(filter(None, warnings))))
 
     def forward(self, inputs: NetworkInputs) -> NetworkOutputs:
@@ -218,20 +232,23 @@ class Predictor:
             raise ValueError("this predictor is closed")
         if not inputs.inputs:
             return NetworkOutputs({organelle: torch.full((1, 1), BLANK) for organelle in Organelle}, {})
-        mean: dict[Organelle, Tensor] = {}
-        std: dict[Organelle, Tensor] = {}
+        predictions: dict[Organelle, list[tuple[Tensor, Tensor | None]]] = defaultdict(list)
         with torch.inference_mode(), deterministic_cudnn(), self.precision.on(self.device):
             for step in inputs.plan.steps:
                 heads = sorted(set(step.heads.values()), key=list(Organelle).index)
-                mean_CYX, std_CYX = mean_over_scales(
-                    self._run_network(step.checkpoint, heads, inputs.plan.modality, image_1YX.to(self.device))
+                mean_CYX, std_CYX = average_predictions(
+                    self._run_network(step, heads, inputs.plan.modality, image_1YX.to(self.device))
                     for image_1YX in inputs.inputs[step.checkpoint]
                 )
-                channels = {organelle: heads.index(head) for organelle, head in step.heads.items()}
-                mean |= {organelle: mean_CYX[c] for organelle, c in channels.items()}
-                if std_CYX is not None:
-                    std |= {organelle: std_CYX[c] for organelle, c in channels.items()}
-        return NetworkOutputs(mean, std)
+                for organelle, head in step.heads.items():
+                    channel = slice(heads.index(head), heads.index(head) + 1)
+                    std_1YX = None if std_CYX is None else std_CYX[channel]
+                    predictions[organelle].append((mean_CYX[channel], std_1YX))
+        averaged = {organelle: average_predictions(ensemble) for organelle, ensemble in predictions.items()}
+        return NetworkOutputs(
+            {organelle: mean_1YX[0] for organelle, (mean_1YX, _) in averaged.items()},
+            {organelle: std_1YX[0] for organelle, (_, std_1YX) in averaged.items() if std_1YX is not None},
+        )
 
     @staticmethod
     def postprocess(outputs: NetworkOutputs, plan: Plan) -> dict[Organelle, NDArray[np.uint16]]:
@@ -243,22 +260,23 @@ class Predictor:
         preprocessing = self.checkpoints[checkpoint].preprocessing
         return preprocessing if self.rescale else replace(preprocessing, pixel_size_um=None)
 
-    def _provenance(self, modality: Modality | None, route: Route, grid: Grid) -> dict[str, str]:
-        metadata = self.checkpoints[route.checkpoint]
+    def _provenance(self, modality: Modality | None, ensemble: Ensemble, grids: Mapping[str, Grid]) -> dict[str, str]:
+        names = [route.checkpoint for route in ensemble]
+        learned = [self.checkpoints[name] for name in names]
         return {
             "version": __version__,
             "modality": str(modality or "unknown"),
-            "checkpoint": route.checkpoint,
-            "checkpoint_sha256": self._routing.checkpoints[route.checkpoint].sha256,
-            "head": str(route.head),
-            "recipe": metadata.recipe,
-            "trained_on": metadata.trained_on,
-            "window": str(self._window(metadata)),
+            "checkpoint": _listed(names),
+            "checkpoint_sha256": _listed(self._routing.checkpoints[name].sha256 for name in names),
+            "head": _listed(str(route.head) for route in ensemble),
+            "recipe": _listed(metadata.recipe for metadata in learned),
+            "trained_on": _listed(metadata.trained_on for metadata in learned),
+            "window": _listed(str(self._window(metadata)) for metadata in learned),
             "overlap": f"{self.settings.overlap:g}",
             "rotations": str(self.settings.rotations),
             "scales": ", ".join(f"{scale:g}" for scale in self.settings.scales),
             "precision": str(self.precision),
-            "rescaling": grid.rescaling if self.rescale else "switched off",
+            "rescaling": _listed(grids[name].rescaling for name in names) if self.rescale else "switched off",
             "device": model_name(self.device),
             "intensity": INTENSITY,
         }
@@ -267,10 +285,10 @@ class Predictor:
         return max(LARGEST_WHOLE, metadata.window) if self.settings.whole_image else metadata.window
 
     def _run_network(
-        self, name: str, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor
+        self, step: Step, heads: list[Organelle], modality: Modality | None, image_1YX: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Predict with some heads of one network: (1, Y, X) to mean and deviation over the rotations, (C, Y, X)."""
-        network, metadata = self._network(name), self.checkpoints[name]
+        """Predict with some heads of one network: (1, Y, X) to mean and deviation over its turns, (C, Y, X)."""
+        network, metadata = self._network(step.checkpoint), self.checkpoints[step.checkpoint]
         stride = NETWORKS[metadata.architecture.network].stride
         code_13: Tensor | None = None
         if metadata.architecture.dynamic and modality is not None:
@@ -289,13 +307,18 @@ class Predictor:
             batch = max(1, min(TILE_BATCH, TILE_BATCH_PX // window**2))
             return predict_tiled(predict_batch, turned_1YX, plan, batch)
 
-        mean_CYX, std_CYX = predict_with_tta(predict_turned, image_1YX, self.settings.rotations)
+        mean_CYX, std_CYX = predict_with_tta(predict_turned, image_1YX, step.turns)
         return mean_CYX.cpu(), None if std_CYX is None else std_CYX.cpu()
 
     def _network(self, name: str) -> Network:
         if name not in self._networks:
             self._networks[name], _ = load(self._routing.checkpoints[name].path, device=str(self.device))
         return self._networks[name]
+
+
+def _listed(values: Iterable[str]) -> str:
+    """Facts of an ensemble's networks, those that are the same once."""
+    return ", ".join(dict.fromkeys(values))
 
 
 def _round_up(length: int, multiple: int) -> int:

@@ -2,12 +2,13 @@
 
     {"format": 1,
      "checkpoints": {"pix2pix-bf": {"file": "pix2pix_bf.safetensors", "sha256": "<of the file>"}, ...},
-     "routes": {"BF": {"mitochondria": "pix2pix-bf/mitochondria", ...}, "PC": {...},
+     "routes": {"BF": {"mitochondria": ["pix2pix-bf/mitochondria", "unetplusplus/mitochondria"], ...}, "PC": {...},
                 "DIC": {..., "actin": "unetplusplus/actin"}, "unknown": {...}},
      "low_magnification": {"from_um": 0.2, "routes": {"BF": {...}, "PC": {...}, "DIC": {...}, "unknown": {...}}}}
 
-The default follows the paper's final ensemble: one pix2pix a modality, and for actin on DIC, which has no
-label at all, the unified UNet++. "unknown" is for images of unknown modality; without it they are refused.
+As in the paper (section 3.1) each modality has its pix2pix, and actin on DIC, which has no label at all, the unified
+UNet++. A list is an ensemble, whose predictions are averaged.
+"unknown" is for images of unknown modality; without it they are refused.
 "low_magnification" may be left out: it has the routes of images with pixels of at least `from_um`, or of unknown size.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .files import write_text
 from .labels import Modality, Organelle
 
 ROUTING_FILE = "routing.json"
@@ -31,7 +33,7 @@ _LOW = "low_magnification"
 
 @dataclass(frozen=True)
 class Route:
-    """The route of one organelle: the checkpoint's name in the routing, and its head."""
+    """What predicts an organelle: a checkpoint, by its name in the routing, and one of its heads."""
 
     checkpoint: str
     head: Organelle
@@ -45,7 +47,10 @@ class CheckpointFile:
     sha256: str
 
 
-Routes = Mapping[Modality | None, Mapping[Organelle, Route]]
+Ensemble = tuple[Route, ...]
+"""One route or several, of different checkpoints: their predictions are averaged."""
+
+Routes = Mapping[Modality | None, Mapping[Organelle, Ensemble]]
 """The key None holds the routes of an unknown modality, where there are any."""
 
 
@@ -68,7 +73,9 @@ class Routing:
     routes: Routes
     low_magnification: LowMagnification | None = None
 
-    def choose(self, modality: Modality | None, pixel_size_um: tuple[float, float] | None) -> Mapping[Organelle, Route]:
+    def choose(
+        self, modality: Modality | None, pixel_size_um: tuple[float, float] | None
+    ) -> Mapping[Organelle, Ensemble]:
         """Return the routes of an image by its modality and pixel size (y, x) in µm."""
         low = self.low_magnification
         if low is None or (pixel_size_um is not None and min(pixel_size_um) < low.from_um):
@@ -76,10 +83,15 @@ class Routing:
         return low.routes[modality]
 
     @property
-    def all_routes(self) -> list[tuple[Modality | None, Organelle, Route]]:
-        """Every route, of each magnification."""
+    def ensembles(self) -> list[tuple[Modality | None, Organelle, Ensemble]]:
+        """All ensembles, of each magnification."""
         tables = [self.routes, *([self.low_magnification.routes] if self.low_magnification else [])]
-        return [(m, o, route) for table in tables for m, ways in table.items() for o, route in ways.items()]
+        return [(m, o, ensemble) for table in tables for m, ways in table.items() for o, ensemble in ways.items()]
+
+    @property
+    def routed(self) -> set[str]:
+        """Names of the checkpoints that anything is routed to."""
+        return {route.checkpoint for _, _, ensemble in self.ensembles for route in ensemble}
 
     @classmethod
     def read(cls, folder: Path) -> "Routing":
@@ -106,10 +118,35 @@ class Routing:
         routes = _routes(table, keys, path, "routes", checkpoints)
         low = _low_magnification(root[_LOW], keys, path, checkpoints) if _LOW in root else None
         routing = cls(checkpoints, routes, low)
-        unused = set(checkpoints) - {route.checkpoint for _, _, route in routing.all_routes}
+        unused = set(checkpoints) - routing.routed
         if unused:
             raise UserError(f"{path} lists checkpoints that no route uses: {', '.join(sorted(unused))}.")
         return routing
+
+    def write(self, folder: Path) -> None:
+        """Write ``folder/routing.json``; the checkpoints lie there already."""
+        files = {name: {"file": file.path.name, "sha256": file.sha256} for name, file in self.checkpoints.items()}
+        document: dict[str, object] = {"format": FORMAT, "checkpoints": files, "routes": _table(self.routes)}
+        if low := self.low_magnification:
+            document[_LOW] = {"from_um": low.from_um, "routes": _table(low.routes)}
+        write_text(folder / ROUTING_FILE, json.dumps(document, indent=2) + "\n")
+
+
+def _table(routes: Routes) -> dict[str, dict[str, str | list[str]]]:
+    return {
+        str(modality or _UNKNOWN): {str(o): _entry(ensemble) for o, ensemble in by_organelle.items()}
+        for modality, by_organelle in routes.items()
+    }
+
+
+def _entry(ensemble: Ensemble) -> str | list[str]:
+    names = [f"{route.checkpoint}/{route.head}" for route in ensemble]
+    return names if len(names) > 1 else names[0]
+
+
+def routes_to(checkpoint: str) -> Routes:
+    """Send every organelle, of each modality and of an unknown one, to its head of one checkpoint."""
+    return {key: {organelle: (Route(checkpoint, organelle),) for organelle in Organelle} for key in (*Modality, None)}
 
 
 def resources_folder(default: Path, model_volume: Path = MODEL_VOLUME) -> Path:
@@ -177,14 +214,21 @@ def _low_magnification(
 def _routes(entry: Any, keys: set[str], path: Path, where: str, checkpoints: Mapping[str, CheckpointFile]) -> Routes:
     by_modality = _mapping(entry, path, where)
     _exact_keys(by_modality, keys, path, where)
-    routes: dict[Modality | None, Mapping[Organelle, Route]] = {}
+    routes: dict[Modality | None, Mapping[Organelle, Ensemble]] = {}
     for key, ways in by_modality.items():
         by_organelle = _mapping(ways, path, f"{where}.{key}")
         _exact_keys(by_organelle, set(Organelle), path, f"{where}.{key}")
         routes[None if key == _UNKNOWN else Modality(key)] = {
-            organelle: _route(by_organelle[organelle], path, f"{where}.{key}.{organelle}", checkpoints)
+            organelle: _ensemble(by_organelle[organelle], path, f"{where}.{key}.{organelle}", checkpoints)
             for organelle in Organelle
         }
+    return routes
+
+
+def _ensemble(entry: Any, path: Path, where: str, checkpoints: Mapping[str, CheckpointFile]) -> Ensemble:
+    routes = tuple(_route(one, path, where, checkpoints) for one in (entry if isinstance(entry, list) else [entry]))
+    if not routes or len({route.checkpoint for route in routes}) < len(routes):
+        raise UserError(f"{path} has {where} = {entry!r}, expected each checkpoint of an ensemble once.")
     return routes
 
 

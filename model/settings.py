@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .precision import Precision
 from .tiling import MAX_OVERLAP
-from .tta import QUARTER_TURNS
+from .tta import ROTATIONS
 
 LARGEST_WHOLE = 1024
 """Largest side in px of full-image inference; larger images are tiled, since memory grows with the side."""
@@ -19,7 +19,7 @@ class InferenceSettings:
     overlap : float
         Of neighbouring tiles, as a share of their side, in [0, 0.9].
     rotations : int
-        Quarter turns that are averaged: 1, 2 or 4.
+        Turned images that are averaged: 1, 2 or 4, of an ensemble in all (see `model.tta`).
     whole_image : bool
         Whether images of up to `LARGEST_WHOLE` px are predicted without tiles.
     scales : tuple of float
@@ -43,7 +43,7 @@ class InferenceSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= MAX_OVERLAP:
             raise ValueError(f"overlap must lie in [0, {MAX_OVERLAP}], got {self.overlap}")
-        if self.rotations not in QUARTER_TURNS:
+        if self.rotations not in ROTATIONS:
             raise ValueError(f"rotations must be 1, 2 or 4, got {self.rotations}")
         if self.scales[:1] != (1.0,) or not all(0.5 <= scale <= 2 for scale in self.scales):
             raise ValueError(f"scales must be 1 and others in [0.5, 2], got {self.scales}")

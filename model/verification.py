@@ -24,13 +24,22 @@ def read_verified_metadata(routing: Routing) -> dict[str, CheckpointMetadata]:
                 f"{file.path} states a window of {metadata.window} px, "
                 f"expected a multiple of {stride} from {2 * stride} on."
             )
-    for modality, organelle, route in routing.all_routes:
-        path, metadata = routing.checkpoints[route.checkpoint].path, checkpoints[route.checkpoint]
-        where = f"routing.json sends {organelle} of {modality or 'unknown modality'} there"
-        if route.head not in metadata.architecture.organelles:
-            heads = ", ".join(metadata.architecture.organelles)
-            raise UserError(f"{path} has heads for {heads}, expected {route.head} too, as {where}.")
-        if metadata.architecture.dynamic and modality not in metadata.modalities:
-            known = ", ".join(metadata.modalities)
-            raise UserError(f"{path} is dynamic and knows only the modality codes of {known}, but {where}.")
+    for modality, organelle, ensemble in routing.ensembles:
+        of = f"{organelle} of {modality or 'unknown modality'}"
+        for route in ensemble:
+            path, metadata = routing.checkpoints[route.checkpoint].path, checkpoints[route.checkpoint]
+            where = f"routing.json sends {of} there"
+            if route.head not in metadata.architecture.organelles:
+                heads = ", ".join(metadata.architecture.organelles)
+                raise UserError(f"{path} has heads for {heads}, expected {route.head} too, as {where}.")
+            if metadata.architecture.dynamic and modality not in metadata.modalities:
+                known = ", ".join(metadata.modalities)
+                raise UserError(f"{path} is dynamic and knows only the modality codes of {known}, but {where}.")
+        learned = {checkpoints[route.checkpoint].target_normalization for route in ensemble}
+        if len(learned) > 1:
+            names = " and ".join(str(routing.checkpoints[route.checkpoint].path) for route in ensemble)
+            found = " and ".join(sorted(learned))
+            raise UserError(
+                f"{names} learned {found} targets, expected the same, as routing.json averages them for {of}."
+            )
     return checkpoints

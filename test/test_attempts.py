@@ -139,8 +139,10 @@ def test_an_orderly_end_is_no_fault_of_an_image(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_a_marker_that_cannot_be_written_is_the_error_of_its_image(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/.attempts").write_text("no folder")
+@pytest.mark.parametrize("link", [False, True])
+def test_a_marker_that_cannot_be_written_is_the_error_of_its_image(tmp_path: Path, link: bool) -> None:
+    place = tmp_path / "out/.attempts"
+    place.parent.mkdir()
+    place.symlink_to("nowhere") if link else place.write_text("no folder")
     with pytest.raises(UserError, match=r"\.attempts/[0-9a-f]{32}: it cannot be written"):
         Attempts().begin(case(tmp_path))

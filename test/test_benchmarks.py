@@ -1,16 +1,19 @@
 """The baseline of the speed benchmark computes what ours does; work and memory are counted as they are used."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_resources
 from monai.inferers.utils import dense_patch_slices
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import net2net, peak_memory
 from benchmarks.baseline import OVERLAP, WINDOW, as_published
+from benchmarks.ensemble import part_of
 from benchmarks.inference import passes, tera_flop_of_a_pass
 from benchmarks.net2net import net2net_widen
 from benchmarks.training_cost import CostCounter, Gpu, as_on_cuda, batch_of, count_step, draws
@@ -19,6 +22,7 @@ from model.networks.architecture import Architecture
 from model.networks.build import build
 from model.networks.generator import ResnetGenerator
 from model.networks.layers import InstanceNorm, ReflectConv2d, SinglePlaneConv2d
+from model.routing import LowMagnification, Route, Routing
 from training.index import Field, Index
 from training.options import parse
 from training.pix2pix_module import Pix2PixModule
@@ -46,6 +50,17 @@ def test_a_widened_network_predicts_the_same(monkeypatch: pytest.MonkeyPatch) ->
     assert wide.architecture.width == 16
     with torch.inference_mode():
         assert torch.allclose(wide(image), network(image), atol=1e-5)
+
+
+def test_parts_of_ensembles(tmp_path: Path) -> None:
+    routing = Routing.read(write_resources(tmp_path))
+    first, second = (Route(name, Organelle.ACTIN) for name in ("pix2pix-bf", "unified"))
+    ways = {**routing.routes[Modality.BF], Organelle.ACTIN: (first, second)}
+    routing = replace(routing, routes={Modality.BF: ways}, low_magnification=LowMagnification(0.2, routing.routes))
+    for members, expected in ((slice(0, 1), (first,)), (slice(-1, None), (second,)), (slice(None), (first, second))):
+        part = part_of(routing, members)
+        assert part.routes[Modality.BF] == {**ways, Organelle.ACTIN: expected}
+        assert part.low_magnification == routing.low_magnification
 
 
 @pytest.mark.parametrize("size", [512, 1000, 1024, 2048])

@@ -3,12 +3,13 @@
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from model.errors import UserError
-from model.files import atomic_folder, atomic_write, prepare_folder, write_text
+from model.files import atomic_folder, atomic_write, open_for_writing, prepare_folder, write_text
 
 
 def test_a_failed_write_keeps_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -33,6 +34,28 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
 def test_missing_folders_are_made(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "b.txt", "µm")
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "µm"
+
+
+@pytest.mark.parametrize(
+    "written", [lambda path: write_text(path, "1"), lambda path: open_for_writing(path, "a+").close()]
+)
+@pytest.mark.parametrize("made", [0, 1])
+def test_a_folder_that_another_process_removes_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Callable[[Path], object], made: int
+) -> None:
+    """Of two folders that are missing, the upper one goes before the lower one is made, or both before the file is."""
+    make, folders = os.mkdir, [tmp_path / ".planes", tmp_path / ".planes/case"]
+
+    def removed(folder: Path, mode: int = 0o777) -> None:
+        make(folder, mode)
+        if folder == folders[made]:
+            monkeypatch.undo()
+            for each in reversed(folders[: made + 1]):
+                each.rmdir()
+
+    monkeypatch.setattr(os, "mkdir", removed)
+    written(folders[1] / "plane")
+    assert (folders[1] / "plane").is_file() and os.mkdir is make
 
 
 def test_a_folder_is_prepared_or_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The foreground branch: what it learns from, and the command that puts it into checkpoints."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,9 @@ def test_one_branch_is_put_into_several_checkpoints_and_leaves_their_generators(
     for number, setting in enumerate(("ordinary", "empty"), start=1):
         write_specimen(tmp_path / f"specimen_{number}.safetensors", setting, 128, np.random.default_rng(number))  # type: ignore[arg-type]
     wide = replace(PC, architecture=Architecture("resnet", 6, blocks=1, upsampling="resize", foreground=True))
+    wide = replace(
+        wide, modalities=(Modality.BF,), labels={Modality.BF: tuple(Organelle)}
+    )  # so all modalities are seen
     files = [saved(tmp_path / "in" / "narrow.safetensors"), saved(tmp_path / "in" / "wide.safetensors", wide)]
     before = [file.read_bytes() for file in files]
     options = ["--specimens", str(tmp_path), "--output", str(tmp_path / "out"), "--minutes", "0.02", "--seed", "3"]
@@ -75,6 +79,36 @@ def test_one_branch_is_put_into_several_checkpoints_and_leaves_their_generators(
         branches.append({k: v for k, v in new.state_dict().items() if k.startswith("foreground.")})
     assert all(torch.equal(value, branches[1][key]) for key, value in branches[0].items())
     assert branches[0]["foreground.last.weight"].abs().max() > 0  # it was zero at the start
+    assert float(branches[0]["foreground.kept_from"]) == pytest.approx(math.log(0.2 / 0.8))
+    given, out = tmp_path / "out" / files[0].name, tmp_path / "again"
+    options = ["--output", str(out), "--kept-from", "0.5", "--minutes"]
+    assert main(["--checkpoint", str(given), "--specimens", str(tmp_path), *options, "1e-9"]) == DONE
+    goes_on = checkpoint.load(out / files[0].name)[0].state_dict()
+    assert all(torch.equal(goes_on[k], v) for k, v in branches[0].items() if k != "foreground.kept_from")
+    assert goes_on["foreground.kept_from"] == 0
+
+
+def test_without_minutes_the_first_branch_is_copied_with_another_threshold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    branched = replace(PC, architecture=Architecture("resnet", 4, blocks=1, foreground=True))
+    branched = replace(branched, notes={"foreground": json.dumps({"seed": 3, "steps": 9, "kept_from": 0.2})})
+    files = [saved(tmp_path / "in" / "with.safetensors", branched), saved(tmp_path / "in" / "without.safetensors")]
+    options = ["--minutes", "0", "--kept-from", "0.5", "--output"]
+    assert main(["--checkpoint", *map(str, files), *options, str(tmp_path / "out")]) == DONE
+    source = checkpoint.load(files[0])[0].foreground.state_dict()
+    for file in files:
+        network, metadata = checkpoint.load(tmp_path / "out" / file.name)
+        copied = network.foreground.state_dict()
+        assert copied.pop("kept_from") == 0
+        assert all(torch.equal(value, source[key]) for key, value in copied.items())
+        assert json.loads(metadata.notes["foreground"]) == {"seed": 3, "steps": 9, "kept_from": 0.5}
+    assert main(["--checkpoint", str(files[1]), *options, str(tmp_path / "none")]) == NOT_BEGUN
+    assert "without.safetensors: has no foreground branch, expected one with --minutes 0" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(SystemExit):
+        main(["--checkpoint", str(files[0]), "--output", str(tmp_path / "none")])
+    assert "--specimens is needed to train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -86,7 +120,6 @@ def test_one_branch_is_put_into_several_checkpoints_and_leaves_their_generators(
         ),
         ({"target_normalization": TargetNormalization.LINEAR}, "learned linear targets, expected percentile ones"),
         ({"pixel_size_um": (0.1, 0.2)}, "normalizes or resamples its inputs otherwise than"),
-        ({"modalities": (Modality.BF,), "labels": {}}, "saw BF, expected one modality or all, the same in all"),
     ],
 )
 def test_checkpoints_that_one_branch_cannot_serve_are_refused_before_anything_is_written(

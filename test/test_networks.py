@@ -9,6 +9,7 @@ from model.labels import Modality, Organelle
 from model.networks.architecture import Architecture
 from model.networks.build import NETWORKS, build
 from model.networks.dynamic_convolution import DynamicConv2d, modality_code
+from model.networks.foreground import CERTAIN, FAINT, OPEN, STEEPNESS, Foreground
 from model.networks.generator import ResnetGenerator
 from model.networks.layers import InstanceNorm, ResizeConv2d, SinglePlaneConv2d, without_checkerboard
 
@@ -256,15 +257,34 @@ def test_the_foreground_branch_keeps_or_fades_each_organelle(kind) -> None:
     plain, network = tiny(kind).eval(), tiny(kind, foreground=True).eval()
     network.load_state_dict(network.state_dict() | plain.state_dict())
     x_B1YX, background = torch.randn(2, 1, 32, 48), network.foreground.background[0]
-    at_first = torch.sigmoid(torch.tensor(3.0))
-    torch.testing.assert_close(network(x_B1YX), background + at_first * (plain(x_B1YX) - background))
-    network.foreground.last.bias.copy_(torch.tensor([50.0, -50.0, 50.0, -50.0]))
+    near, kept = torch.sigmoid(torch.tensor([STEEPNESS * (OPEN - CERTAIN), OPEN]))
+    at_first = (FAINT + (1 - FAINT) * near) * kept
+    torch.testing.assert_close(
+        network(x_B1YX), background + at_first * (plain(x_B1YX) - background), rtol=1e-3, atol=1e-3
+    )
+    network.foreground.last.bias.copy_(torch.tensor([50.0, -20.0, 50.0, -20.0]))
     mitochondria, nucleus, tubulin, actin = network(x_B1YX).unbind(1)
     torch.testing.assert_close(torch.stack([mitochondria, tubulin], 1), plain(x_B1YX)[:, ::2])
     assert torch.equal(nucleus, background.expand_as(nucleus)) and torch.equal(actin, nucleus)
     torch.testing.assert_close(network(x_B1YX, [Organelle.TUBULIN])[:, 0], tubulin)
     labelled_BO = torch.tensor([[True, True, True, False]] * 2)
     torch.testing.assert_close(network(x_B1YX, labelled_BO=labelled_BO)[:, :3], network(x_B1YX)[:, :3])
+
+
+@torch.no_grad()
+def test_what_is_uncertain_is_kept_beside_a_cell_and_faint_far_from_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = Foreground(tuple(Organelle))
+    branch.kept_from.fill_(-2.0)
+    logits = torch.full((1, 4, 160, 160), -2.0)  # half of it is kept beside a cell
+    logits[..., 70:90, 70:90] = 5.0
+    monkeypatch.setattr(branch, "logits", lambda x_B1YX: logits)
+    kept = branch(torch.zeros(1, 1, 1280, 1280))
+    assert kept[0, :, 640, 640].min() > 0.99  # the cell
+    assert (kept[0, :, 640, 440] - 0.5).abs().max() < 0.01  # beside it
+    assert (kept[0, :, 200, 640] - 0.05).abs().max() < 0.01  # far from it
+    logits[..., 70:90, 70:90] = -2.0
+    logits[..., 80, 80] = 5.0  # dust is smaller than a cell
+    assert branch(torch.zeros(1, 1, 1280, 1280))[0, :, 640, 440].max() < 0.06
 
 
 @torch.no_grad()
@@ -276,4 +296,4 @@ def test_the_foreground_branch_sees_how_strong_an_input_is() -> None:
     x_B1YX = torch.randn(1, 1, 32, 32)
     encoded, stronger = (network.encoder(factor * x_B1YX, None) for factor in (10, 100))
     torch.testing.assert_close(encoded, stronger, rtol=0, atol=1e-2)  # instance norm takes the strength away
-    assert float((network.foreground(10 * x_B1YX) - network.foreground(x_B1YX)).abs().max()) > 0.1
+    assert (network.foreground.logits(10 * x_B1YX) - network.foreground.logits(x_B1YX)).abs().max() > 0.1

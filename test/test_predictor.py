@@ -13,13 +13,14 @@ from torch import Tensor
 
 import model.predictor
 import model.preprocessing
-from model.checkpoint import read_metadata
+from model.checkpoint import CheckpointMetadata, read_metadata
 from model.errors import UserError
 from model.labels import Modality, Organelle
-from model.normalization import InputNormalization
+from model.normalization import InputNormalization, TargetNormalization
 from model.precision import Precision
 from model.predictor import Predictor
 from model.resampling import resample
+from model.routing import Route, Routing, routes_to
 from model.settings import InferenceSettings
 
 M, N, T, A = Organelle
@@ -223,6 +224,57 @@ def test_provenance_names_what_made_each_organelle(resources: Path) -> None:
     assert origin[A]["intensity"] == "relative, not quantitative"
     assert origin[A]["rescaling"] == "none needed"
     assert all(type(text) is str for text in origin[A].values())
+
+
+def ensemble_for_nuclei(folder: Path, metadata: dict[str, CheckpointMetadata] | None = None) -> Path:
+    """Resources whose nuclei in BF are predicted by the pix2pix and by the actin head of the unified network."""
+    routing = Routing.read(write_resources(folder, metadata or {}))
+    bf = routing.routes[Modality.BF] | {N: (Route("pix2pix-bf", N), Route("unified", A))}
+    replace(routing, routes=routing.routes | {Modality.BF: bf}).write(folder)
+    return folder
+
+
+def test_an_ensemble_is_the_mean_of_its_networks(tmp_path: Path) -> None:
+    image, settings = random_image(64, 96), InferenceSettings(0.25, 1, precision=Precision.FP32)
+    folder = ensemble_for_nuclei(tmp_path)
+    with Predictor.open(folder, device="cpu", settings=settings) as predictor:
+        plan = predictor.plan(Modality.BF, (64, 96), (0.1, 0.1))
+        assert {step.checkpoint: dict(step.heads) for step in plan.steps} == {
+            "pix2pix-bf": {o: o for o in Organelle},
+            "unified": {N: A},
+        }
+        outputs = predictor.forward(predictor.preprocess(image, plan))
+        ones = {}
+        for name in ("pix2pix-bf", "unified"):
+            routes = {key: routes_to(name)[key] for key in (Modality.BF, None)}
+            alone = Predictor(Routing(predictor._routing.checkpoints, routes), predictor.device, settings, True)
+            ones[name] = alone.forward(alone.preprocess(image, alone.plan(Modality.BF, (64, 96), (0.1, 0.1))))
+    (first, second) = (ones["pix2pix-bf"], N), (ones["unified"], A)
+    torch.testing.assert_close(outputs.mean[N], (first[0].mean[N] + second[0].mean[A]) / 2)
+    torch.testing.assert_close(outputs.mean[A], first[0].mean[A])
+    torch.testing.assert_close(outputs.std[N], (first[0].mean[N] - second[0].mean[A]).abs() / 2)
+    assert set(outputs.std) == {N}
+    assert plan.provenance[N]["checkpoint"] == "pix2pix-bf, unified"
+    assert plan.provenance[N]["head"] == "nucleus, actin" and plan.provenance[N]["trained_on"] == "nothing at all"
+    assert [len(sha256) for sha256 in plan.provenance[N]["checkpoint_sha256"].split(", ")] == [64, 64]
+    assert plan.provenance[M]["checkpoint"] == "pix2pix-bf"
+
+
+def test_the_networks_of_an_ensemble_share_the_rotations(tmp_path: Path, identity: Identity) -> None:
+    folder = ensemble_for_nuclei(tmp_path)
+    with Predictor.open(folder, device="cpu", settings=InferenceSettings(rotations=4, overlap=0)) as predictor:
+        plan = predictor.plan(Modality.BF, (32, 32), None)
+        # The pix2pix predicts the other organelles alone, so all of its heads get all rotations.
+        assert {step.checkpoint: step.turns for step in plan.steps} == {"pix2pix-bf": (0, 1, 2, 3), "unified": (1, 3)}
+        predictor.forward(predictor.preprocess(random_image(32, 32), plan))
+    assert [name for name, _ in identity.asked] == ["pix2pix-bf"] * 4 + ["unified"] * 2
+
+
+def test_networks_that_learned_other_targets_are_not_averaged(tmp_path: Path) -> None:
+    other = replace(TINY_METADATA, target_normalization=TargetNormalization.PERCENTILE)
+    folder = ensemble_for_nuclei(tmp_path, {"pix2pix-bf": other})
+    with pytest.raises(UserError, match=r"pix2pix-bf.* and .*unified.* targets, expected the same, .*nucleus of BF"):
+        Predictor.open(folder, device="cpu")
 
 
 def test_changed_files_and_impossible_routes_are_refused_at_once(tmp_path: Path) -> None:

@@ -9,19 +9,33 @@ import torch
 from conftest import TINY_METADATA, write_resources
 
 from model import checkpoint
+from model.checkpoint import CheckpointMetadata
 from model.errors import UserError
+from model.files import file_sha256
 from model.labels import Modality, Organelle
 from model.networks.layers import without_checkerboard
 from model.precision import Precision
 from model.predictor import Predictor
-from model.routing import Routing
+from model.routing import CheckpointFile, Route, Routing, routes_to
 from model.settings import InferenceSettings
 from training.release import LOW, UNIFIED, main, release
+
+M, N, T, A = Organelle
 
 
 def sources(folder: Path) -> dict[str, Path]:
     names = {f"pix2pix-{m.lower()}": f"pix2pix-{m.lower()}" for m in Modality} | {UNIFIED: "unified"}
     return {name: folder / f"{file}.safetensors" for name, file in names.items()}
+
+
+def labelled(*organelles: Organelle) -> CheckpointMetadata:
+    return replace(TINY_METADATA, labels={m: organelles for m in Modality})
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As in the challenge: nobody labelled actin in DIC."""
+    return write_resources(tmp_path_factory.mktemp("resources"), {"pix2pix-dic": labelled(M, N, T)})
 
 
 def test_what_is_released_predicts_as_before(resources: Path, tmp_path: Path) -> None:
@@ -39,17 +53,16 @@ def test_what_is_released_predicts_as_before(resources: Path, tmp_path: Path) ->
 
 
 def test_low_magnification_has_networks_of_its_own(resources: Path, tmp_path: Path) -> None:
-    few = replace(TINY_METADATA, labels={m: tuple(Organelle)[:3] for m in Modality})
-    folder = write_resources(tmp_path, {"pix2pix-pc": few, "pix2pix-dic": few})
-    for dic, actin_on_dic in ((sources(resources), f"pix2pix-dic{LOW}"), (sources(folder), UNIFIED)):
+    all_labels = write_resources(tmp_path)
+    for dic, actin_on_dic in ((sources(all_labels), f"pix2pix-dic{LOW}"), (sources(resources), UNIFIED)):
         low = {f"{name}{LOW}": path for name, path in sources(resources).items() if name != UNIFIED}
         release(sources(resources) | low | {f"pix2pix-dic{LOW}": dic["pix2pix-dic"]}, tmp_path / "out")
         routing = Routing.read(tmp_path / "out")
-        assert routing.choose(Modality.PC, (0.1, 0.3))[Organelle.NUCLEUS].checkpoint == "pix2pix-pc"
-        assert routing.choose(Modality.PC, (0.2, 0.3))[Organelle.NUCLEUS].checkpoint == f"pix2pix-pc{LOW}"
-        assert routing.choose(Modality.PC, None)[Organelle.ACTIN].checkpoint == f"pix2pix-pc{LOW}"
-        assert routing.choose(Modality.DIC, None)[Organelle.ACTIN].checkpoint == actin_on_dic
-        assert routing.choose(None, None)[Organelle.ACTIN].checkpoint == UNIFIED
+        assert routing.choose(Modality.PC, (0.1, 0.3))[Organelle.NUCLEUS] == (Route("pix2pix-pc", N),)
+        assert routing.choose(Modality.PC, (0.2, 0.3))[Organelle.NUCLEUS] == (Route(f"pix2pix-pc{LOW}", N),)
+        assert routing.choose(Modality.PC, None)[Organelle.ACTIN] == (Route(f"pix2pix-pc{LOW}", A),)
+        assert routing.choose(Modality.DIC, None)[Organelle.ACTIN] == (Route(actin_on_dic, A),)
+        assert routing.choose(None, None)[Organelle.ACTIN] == (Route(UNIFIED, A),)
     with Predictor.open(tmp_path / "out", settings=InferenceSettings(rotations=1)) as predictor:
         plan = predictor.plan(Modality.BF, (64, 64), (0.3, 0.3))
         assert {step.checkpoint for step in plan.steps} == {f"pix2pix-bf{LOW}"}
@@ -71,12 +84,106 @@ def test_the_checkerboard_is_filtered_where_it_is_asked_for(resources: Path, tmp
         torch.testing.assert_close(new(x_B1YX), expected)
 
 
-def test_one_network_of_low_magnification_alone_is_refused(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [part for name, path in sources(resources).items() for part in (f"--{name.removeprefix('pix2pix-')}", path)]
-    words = [str(word).replace("--unetplusplus", "--unified") for word in given]
+def test_one_network_of_low_magnification_leaves_the_others(resources: Path, tmp_path: Path) -> None:
+    release(sources(resources) | {f"pix2pix-pc{LOW}": resources / "pix2pix-pc.safetensors"}, tmp_path)
+    routing = Routing.read(tmp_path)
+    assert routing.choose(Modality.PC, (0.3, 0.3)) == {o: (Route(f"pix2pix-pc{LOW}", o),) for o in Organelle}
+    for modality in (Modality.BF, Modality.DIC, None):
+        assert routing.choose(modality, (0.3, 0.3)) == routing.choose(modality, (0.1, 0.1))
+
+
+def test_ones_own_network_predicts_what_it_had_labels_of(resources: Path, tmp_path: Path) -> None:
+    mine = write_resources(tmp_path / "mine", {"pix2pix-bf": labelled(N), "pix2pix-pc": labelled(M)})
+    out = tmp_path / "out"
+    assert main(["--from", str(resources), "--bf", str(mine / "pix2pix-bf.safetensors"), "--output", str(out)]) == 0
+    routing = Routing.read(out)
+    before = Routing.read(resources).routes
+    assert routing.routes[Modality.BF] == before[Modality.BF] | {N: (Route("pix2pix-bf-custom", N),)}
+    assert {key: ways for key, ways in routing.routes.items() if key != Modality.BF} == {
+        key: ways for key, ways in before.items() if key != Modality.BF
+    }
+    assert routing.low_magnification is None
+    for name in ("pix2pix-bf", "unified"):  # left as they are
+        assert (out / f"{name}.safetensors").read_bytes() == (resources / f"{name}.safetensors").read_bytes()
+    # Another one for mitochondria at low magnification, into the same folder; then a second one for nuclei.
+    for option in ("--low-bf", "--bf"):
+        file = mine / ("pix2pix-pc.safetensors" if option == "--low-bf" else "pix2pix-bf.safetensors")
+        assert main(["--from", str(out), option, str(file), "--output", str(out)]) == 0
+    routing = Routing.read(out)
+    high, low = (routing.choose(Modality.BF, size) for size in ((0.1, 0.1), (0.3, 0.3)))
+    assert high[N] == (Route("pix2pix-bf-custom-2", N),) and high[M] == (Route("pix2pix-bf", M),)
+    assert low[N] == (Route("pix2pix-bf-custom", N),) and low[M] == (Route(f"pix2pix-bf{LOW}-custom", M),)
+    with Predictor.open(out, device="cpu", settings=InferenceSettings(rotations=1)) as predictor:
+        plan = predictor.plan(Modality.BF, (64, 64), (0.1, 0.1))
+        assert {step.checkpoint: set(step.heads) for step in plan.steps} == {
+            "pix2pix-bf": {M, T, A},
+            "pix2pix-bf-custom-2": {N},
+        }
+
+
+def test_a_file_of_the_base_is_never_replaced(resources: Path, tmp_path: Path) -> None:
+    base = Routing.read(resources)
+    taken = tmp_path / "pix2pix_bf_custom.safetensors"
+    taken.write_bytes(base.checkpoints["pix2pix-bf"].path.read_bytes())
+    for file in base.checkpoints.values():
+        (tmp_path / file.path.name).write_bytes(file.path.read_bytes())
+    by_hand = replace(base, checkpoints=base.checkpoints | {"pix2pix-bf": CheckpointFile(taken, file_sha256(taken))})
+    by_hand.write(tmp_path)
+    release({"pix2pix-bf": resources / "pix2pix-pc.safetensors"}, tmp_path, base=tmp_path)
+    assert "pix2pix-bf-custom-2" in Routing.read(tmp_path).checkpoints
+    assert file_sha256(taken) == by_hand.checkpoints["pix2pix-bf"].sha256
+
+
+def test_a_custom_unified_network_takes_what_the_unified_one_had(resources: Path, tmp_path: Path) -> None:
+    release(sources(resources), tmp_path / "base")
+    release({UNIFIED: resources / "unified.safetensors"}, tmp_path / "out", base=tmp_path / "base")
+    routing = Routing.read(tmp_path / "out")
+    assert routing.routes[None] == routes_to("unetplusplus-custom")[None]
+    assert routing.routes[Modality.DIC][A] == (Route("unetplusplus-custom", A),)
+    assert routing.routes[Modality.DIC][N] == (Route("pix2pix-dic", N),)
+    assert UNIFIED not in routing.checkpoints and not (tmp_path / "out" / "unetplusplus.safetensors").exists()
+
+
+def test_an_ensemble_averages_the_unified_network_of_the_same_magnification(resources: Path, tmp_path: Path) -> None:
+    low = {f"{name}{LOW}": path for name, path in sources(resources).items()}
+    release(sources(resources) | low, tmp_path, ensemble=True)
+    routing = Routing.read(tmp_path)
+    for size, behind in (((0.1, 0.1), ""), ((0.3, 0.3), LOW)):
+        assert routing.choose(Modality.BF, size)[A] == (Route(f"pix2pix-bf{behind}", A), Route(UNIFIED + behind, A))
+        assert routing.choose(Modality.DIC, size)[A] == (Route(UNIFIED + behind, A),)  # nobody labelled it
+        assert routing.choose(None, size) == routes_to(UNIFIED + behind)[None]
+    mine = write_resources(tmp_path / "mine", {"unified": labelled(N)})
+    unified, bf = mine / "unified.safetensors", mine / "pix2pix-bf.safetensors"
+    release({UNIFIED + LOW: unified, f"pix2pix-bf{LOW}": bf}, tmp_path / "out", base=tmp_path, ensemble=True)
+    routing = Routing.read(tmp_path / "out")
+    own, theirs = Route(f"{UNIFIED}{LOW}-custom", N), Route(f"pix2pix-dic{LOW}", N)
+    assert routing.choose(None, None)[N] == (own,)
+    assert routing.choose(Modality.DIC, None)[N] == (theirs, own)
+    assert routing.choose(Modality.BF, None)[N] == (Route(f"pix2pix-bf{LOW}-custom", N), own)
+    assert routing.choose(Modality.BF, None)[A] == (Route(f"pix2pix-bf{LOW}-custom", A),)  # mine has no labels of it
+    assert routing.choose(Modality.BF, (0.1, 0.1)) == Routing.read(tmp_path).choose(Modality.BF, (0.1, 0.1))
+
+
+def test_an_ensemble_needs_a_unified_network(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([*words, "--low-pc", words[1], "--output", "nowhere"])
-    assert "expected all three or none" in capsys.readouterr().err
+        main(["--from", str(resources), "--bf", "x.safetensors", "--ensemble", "--output", "nowhere"])
+    assert "--ensemble needs --unified or --low-unified" in capsys.readouterr().err
+
+
+def test_too_few_checkpoints_are_refused(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bf = str(resources / "pix2pix-bf.safetensors")
+    for words, said in ((["--bf", bf], "or --from a folder"), (["--from", str(resources)], "no checkpoint is given")):
+        with pytest.raises(SystemExit):
+            main([*words, "--output", "nowhere"])
+        assert said in capsys.readouterr().err
+
+
+def test_what_nothing_learned_from_labels_is_warned_of(tmp_path: Path) -> None:
+    resources = write_resources(tmp_path, {"pix2pix-bf": labelled(N, T, A)})
+    with Predictor.open(resources, device="cpu") as predictor:
+        (warning,) = predictor.plan(Modality.BF, (64, 64), (0.1, 0.1)).warnings
+        assert warning.startswith("pix2pix-bf never had a label of mitochondria")
+        assert not predictor.plan(Modality.PC, (64, 64), (0.1, 0.1)).warnings
 
 
 def test_stored_at_a_quarter_of_the_size(resources: Path, tmp_path: Path) -> None:
@@ -89,6 +196,6 @@ def test_stored_at_a_quarter_of_the_size(resources: Path, tmp_path: Path) -> Non
 def test_a_network_of_another_modality_is_refused(tmp_path: Path) -> None:
     blind = replace(TINY_METADATA, modalities=(Modality.BF,), labels={Modality.BF: tuple(Organelle)})
     folder = write_resources(tmp_path, {"pix2pix-pc": blind})
-    with pytest.raises(UserError, match=r"saw BF, expected PC for pix2pix-pc"):
+    with pytest.raises(UserError, match=r"labels of BF, expected PC for pix2pix-pc"):
         release(sources(folder), tmp_path / "out")
     assert not (tmp_path / "out" / "routing.json").exists()

@@ -27,9 +27,9 @@ def write(folder: Path, content: Any) -> Path:
 
 def test_reads_what_the_paper_does(tmp_path: Path) -> None:
     routing = Routing.read(write(tmp_path, document()))
-    assert routing.routes[Modality.DIC][Organelle.ACTIN] == Route("unified", Organelle.ACTIN)
-    assert routing.routes[Modality.BF][Organelle.ACTIN] == Route("pix2pix", Organelle.ACTIN)
-    assert routing.routes[None][Organelle.NUCLEUS] == Route("unified", Organelle.NUCLEUS)
+    assert routing.routes[Modality.DIC][Organelle.ACTIN] == (Route("unified", Organelle.ACTIN),)
+    assert routing.routes[Modality.BF][Organelle.ACTIN] == (Route("pix2pix", Organelle.ACTIN),)
+    assert routing.routes[None][Organelle.NUCLEUS] == (Route("unified", Organelle.NUCLEUS),)
     assert routing.checkpoints["pix2pix"].path == tmp_path / "pix2pix.safetensors"
     assert all(set(ways) == set(Organelle) for ways in routing.routes.values())
 
@@ -45,8 +45,21 @@ def test_low_magnification_has_its_own_routes(tmp_path: Path) -> None:
     low(content)["routes"]["PC"]["nucleus"] = "unified/actin"
     routing = Routing.read(write(tmp_path, content))
     for size, head in (((0.1, 0.1), "nucleus"), ((0.1, 0.5), "nucleus"), ((0.2, 0.2), "actin"), (None, "actin")):
-        assert routing.choose(Modality.PC, size)[Organelle.NUCLEUS].head == head
-    assert Routing.read(write(tmp_path, document())).choose(Modality.PC, None)[Organelle.NUCLEUS].head == "nucleus"
+        assert [route.head for route in routing.choose(Modality.PC, size)[Organelle.NUCLEUS]] == [head]
+    (route,) = Routing.read(write(tmp_path, document())).choose(Modality.PC, None)[Organelle.NUCLEUS]
+    assert route.head == "nucleus"
+
+
+def test_a_list_is_an_ensemble_and_is_written_as_it_was_read(tmp_path: Path) -> None:
+    content = document()
+    content["routes"]["BF"]["nucleus"] = ["pix2pix/nucleus", "unified/actin"]
+    low(content)
+    routing = Routing.read(write(tmp_path, content))
+    expected = (Route("pix2pix", Organelle.NUCLEUS), Route("unified", Organelle.ACTIN))
+    assert routing.routes[Modality.BF][Organelle.NUCLEUS] == expected
+    routing.write(tmp_path)
+    assert json.loads((tmp_path / "routing.json").read_text()) == content
+    assert Routing.read(tmp_path) == routing
 
 
 def test_images_of_unknown_modality_may_have_no_routes(tmp_path: Path) -> None:
@@ -71,6 +84,12 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "expected 'checkpoint/organelle'",
     ),
     "number": (lambda d: d["routes"]["PC"].update(actin=3), "expected 'checkpoint/organelle'"),
+    "empty ensemble": (lambda d: d["routes"]["PC"].update(actin=[]), "each checkpoint of an ensemble once"),
+    "twice": (lambda d: d["routes"]["PC"].update(actin=["unified/actin", "unified/nucleus"]), "of an ensemble once"),
+    "ensemble of ensembles": (
+        lambda d: d["routes"]["PC"].update(actin=[["unified/actin"]]),
+        "expected 'checkpoint/organelle'",
+    ),
     "unknown name": (
         lambda d: d["routes"]["PC"].update(actin="foo/actin"),
         "expected one of pix2pix, unified",

@@ -11,8 +11,9 @@ from model.images import read_image
 from model.labels import Modality, Organelle
 from model.naming import InputName, TargetName, parse
 from model.predictor import Predictor
-from model.routing import Routing
+from model.routing import Route, Routing, routes_to
 from model.settings import InferenceSettings
+from training.release import LOW
 
 ROOT = Path(__file__).resolve().parents[1]
 RESOURCES, INPUTS = ROOT / "resources", ROOT / "test" / "input"
@@ -23,23 +24,17 @@ def inputs() -> list[Path]:
     return [path for path in sorted(INPUTS.rglob("*.tiff")) if isinstance(parse(path.name), InputName)]
 
 
-def test_the_papers_ensemble_is_routed() -> None:
+@pytest.mark.parametrize(("pixel_size_um", "low"), [((0.1, 0.1), ""), ((0.3, 0.3), LOW), (None, LOW)])
+def test_each_modality_has_its_pix2pix_averaged_with_the_unified_network(
+    pixel_size_um: tuple[float, float] | None, low: str
+) -> None:
     routing = Routing.read(RESOURCES)
     for modality in Modality:
-        ways = routing.choose(modality, pixel_size_um=(0.1, 0.1))
-        own = f"pix2pix-{modality.lower()}"
-        expected = {o: own for o in Organelle}
-        if modality is Modality.DIC:
-            expected[Organelle.ACTIN] = "unetplusplus"
-        assert {organelle: route.checkpoint for organelle, route in ways.items()} == expected
-
-
-@pytest.mark.parametrize("pixel_size_um", [(0.3, 0.3), None])
-def test_low_magnification_has_a_network_for_each_modality(pixel_size_um: tuple[float, float] | None) -> None:
-    routing = Routing.read(RESOURCES)
-    for modality in Modality:
-        used = {route.checkpoint for route in routing.choose(modality, pixel_size_um).values()}
-        assert used == {f"pix2pix-{modality.lower()}-low-magnification"}
+        for organelle, ensemble in routing.choose(modality, pixel_size_um).items():
+            unlabelled = (modality, organelle, low) == (Modality.DIC, Organelle.ACTIN, "")  # as the paper does
+            names = ["unetplusplus"] if unlabelled else [f"pix2pix-{modality.lower()}", "unetplusplus"]
+            assert ensemble == tuple(Route(name + low, organelle) for name in names)
+    assert routing.choose(None, pixel_size_um) == routes_to("unetplusplus" + low)[None]
 
 
 def test_checkpoints_are_small_and_honest() -> None:
@@ -50,7 +45,7 @@ def test_checkpoints_are_small_and_honest() -> None:
         assert metadata.trained_on == "simulated cells"
         assert metadata.input_statistics is not None
         actin_on_dic = Organelle.ACTIN in metadata.labels.get(Modality.DIC, ())
-        assert actin_on_dic == (name == "pix2pix-dic-low-magnification")
+        assert actin_on_dic == (name in (f"pix2pix-dic{LOW}", f"unetplusplus{LOW}"))
     assert "simulated" in (RESOURCES / "MODEL_CARD.md").read_text().lower()
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.tiling import TilePlan, coverage, gaussian_weights, predict_tiled
-from model.tta import predict_with_tta
+from model.tta import predict_with_tta, quarter_turns
 
 SIZES = st.integers(1, 70)
 WINDOWS = st.integers(1, 24)
@@ -58,7 +58,7 @@ def test_identity_network_returns_the_image(
         plan = TilePlan.make((turned.shape[1], turned.shape[2]), window, overlap)
         return predict_tiled(identity, turned, plan, batch)
 
-    result, _ = predict_with_tta(tiled, image, rotations)
+    result, _ = predict_with_tta(tiled, image, quarter_turns(rotations))
     assert result.shape == image.shape
     assert (result - image).abs().max() <= 1e-5
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,59 +13,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_runs import NO_GAN, ONE_STEP, arguments, run, write_pairs
 
 from model import checkpoint
 from model.commands import DONE, INTERRUPTED, NOT_BEGUN, SOME_FAILED
 from model.images import write_plane
 from model.labels import Modality, Organelle
-from model.normalization import InputNormalization
-from model.preprocessing import Preprocessing
-from training.check import check
 from training.command_line import main
 from training.config import Schedule
 from training.data import origin
 from training.exclusive import one_at_a_time
 from training.index import Index
+from training.metrics_logger import MetricsLogger
 from training.pix2pix_module import Pix2PixModule
 from training.scan import scan
-from training.validation import choose_planes, large_enough
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = shlex.split(
-    "--width 2 --blocks 1 --discriminator-width 2 --crop 32 --window 32 --schedule steps --steps 4 --decay-steps 4 "
-    "--steps-per-epoch 4 --validation-planes 2 --threads 1 --validation-fraction 0.3 --device cpu"
-)
-NO_GAN = ("--lambda-gan", "0")
-ONE_STEP = ("--steps", "1", "--decay-steps", "0")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three fields a modality, two planes each; DIC has no actin, one field has one label only."""
-    root = tmp_path_factory.mktemp("cells")
-    rng = np.random.default_rng(0)
-    for number, modality in enumerate(3 * list(Modality)):
-        folder = root / f"Study_{1 + number // 3}"
-        folder.mkdir(exist_ok=True)
-        plane = rng.integers(1000, 40000, (48, 40)).astype(np.uint16)
-        for z in range(2):
-            name = f"image_{number}_{modality}_z{z}.ome.tiff"
-            write_plane(folder / name, plane + np.uint16(z), channel=modality.value, pixel_size_um=(0.1, 0.11))
-        for organelle in Organelle:
-            if number == 0 and organelle is not Organelle.NUCLEUS:
-                continue
-            if (modality, organelle) != (Modality.DIC, Organelle.ACTIN):
-                name = f"image_{number}_{organelle.label}.ome.tiff"
-                write_plane(folder / name, plane // 2, channel=organelle.label, pixel_size_um=(0.1, 0.11))
-    return root
-
-
-def arguments(data: Path, output: Path, *extra: str, modality: str = "BF") -> list[str]:
-    return ["--data", str(data), "--output", str(output), "--modality", modality, *SMALL, *extra]
-
-
-def run(data: Path, output: Path, *extra: str, modality: str = "BF", code: int = DONE) -> None:
-    assert main(arguments(data, output, *extra, modality=modality)) == code
+    return write_pairs(tmp_path_factory.mktemp("cells"))
 
 
 def state_of(output: Path) -> dict:
@@ -185,73 +152,6 @@ def test_origin_of_simulated_files_is_repeated(data: Path) -> None:
     assert origin(rendered, [example]) == "simulated cells"
     both = Index(fields=(*rendered.fields, *measured.fields))
     assert origin(both, [example, data]) == f"simulated cells and data in {data.name}"
-
-
-def test_start_from_another_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run(data, tmp_path / "all", *NO_GAN, *ONE_STEP, modality="all")
-    first = str(tmp_path / "all" / "last.safetensors")
-    run(data, tmp_path / "bf", *NO_GAN, *ONE_STEP, "--init", first, "--learning-rate", "1e-12")
-    before, after = (checkpoint.load(tmp_path / name / "last.safetensors") for name in ("all", "bf"))
-    for key, value in before[0].state_dict().items():
-        assert torch.allclose(value, after[0].state_dict()[key], atol=1e-9), key
-    assert len(after[1].notes["started_from_sha256"]) == 64
-    capsys.readouterr()
-    run(data, tmp_path / "wide", *NO_GAN, "--init", first, "--width", "3", code=NOT_BEGUN)
-    assert capsys.readouterr().err == f"{first}: has width 2, expected width 3, see --recipe, --width and --blocks.\n"
-    # What is resumed needs the checkpoint no more.
-    Path(first).unlink()
-    assert main(["--resume", "--output", str(tmp_path / "bf")]) == DONE
-
-
-def test_a_transposed_checkpoint_goes_on_with_resize_convolutions(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path / "a", *NO_GAN, *ONE_STEP)
-    first = ("--init", str(tmp_path / "a" / "last.safetensors"))
-    run(data, tmp_path / "b", *NO_GAN, *ONE_STEP, *first, "--upsampling", "resize", "--learning-rate", "1e-12")
-    run(data, tmp_path / "c", *NO_GAN, *ONE_STEP, "--init", str(tmp_path / "b" / "last.safetensors"))
-    (a, _), (b, _), (c, metadata) = (checkpoint.load(tmp_path / name / "last.safetensors") for name in "abc")
-    x = torch.rand(1, 1, 32, 32)
-    for key, value in a.state_dict().items():
-        assert torch.allclose(value, b.state_dict()[key], atol=1e-9), key
-    assert not torch.allclose(a(x), b(x), atol=1e-3)
-    assert metadata.architecture.upsampling == c.architecture.upsampling == "resize"  # taken over
-
-
-def test_a_foreground_branch_begins_at_random_and_is_taken_over(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(data, tmp_path / "a", *NO_GAN, *ONE_STEP)
-    first, slowly = ("--init", str(tmp_path / "a" / "last.safetensors")), ("--learning-rate", "1e-12")
-    run(data, tmp_path / "b", *NO_GAN, *ONE_STEP, *slowly, *first, "--foreground")
-    second = ("--init", str(tmp_path / "b" / "last.safetensors"))
-    run(data, tmp_path / "c", *NO_GAN, *ONE_STEP, *slowly, *second)
-    run(data, tmp_path / "moved", *NO_GAN, *ONE_STEP, *second)
-    a, b, c, moved = (checkpoint.load(tmp_path / name / "last.safetensors")[0] for name in ("a", "b", "c", "moved"))
-    assert not a.architecture.foreground and b.architecture.foreground and c.architecture == b.architecture
-    for key, value in b.state_dict().items():
-        assert torch.allclose(value, a.state_dict().get(key, value), atol=1e-9), key
-        assert torch.allclose(value, c.state_dict()[key], atol=1e-9), key
-    assert not torch.equal(moved.state_dict()["foreground.last.weight"], b.state_dict()["foreground.last.weight"])
-    capsys.readouterr()
-    run(data, tmp_path / "d", *NO_GAN, *ONE_STEP, *second, "--no-foreground", code=NOT_BEGUN)
-    assert "has foreground True, expected foreground False" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("recipe", ["pix2pix", "unetplusplus"])
-def test_a_frozen_encoder_keeps_its_weights(data: Path, tmp_path: Path, recipe: str) -> None:
-    options = ("--recipe", recipe, *NO_GAN, *ONE_STEP, "--ema", "0.5")
-    run(data, tmp_path / "a", *options)
-    run(data, tmp_path / "b", *options, "--freeze", "encoder", "--init", str(tmp_path / "a" / "last.safetensors"))
-    (a, _), (b, metadata) = (checkpoint.load(tmp_path / name / "last.safetensors") for name in "ab")
-    shared = {id(parameter) for parameter in b.encoder_parameters()}
-    heads = ("decoders", "heads")
-    for (key, before), after in zip(a.named_parameters(), b.parameters(), strict=True):
-        if id(after) in shared:
-            assert torch.equal(before, after) and not key.startswith(heads), key
-        elif recipe == "pix2pix":
-            assert key.startswith(heads)
-    assert any(not torch.equal(a.state_dict()[key], value) for key, value in b.state_dict().items())
-    assert 0 < len(shared) < len(list(b.parameters()))
-    assert json.loads(metadata.notes["config"])["freeze"] == "encoder"
 
 
 def test_time_schedule_ends_by_itself_with_its_state_saved(data: Path, tmp_path: Path) -> None:
@@ -420,6 +320,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_sentence(
     assert "A loss is not finite at step" in errors and errors.count("\n") == 1
 
 
+def test_a_signal_that_comes_while_a_failed_run_closes_does_not_hide_why(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    close = MetricsLogger.close
+
+    def interrupted(logger: MetricsLogger) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        close(logger)
+
+    monkeypatch.setattr(MetricsLogger, "close", interrupted)
+    run(data, tmp_path / "run", *NO_GAN, "--learning-rate", "inf", code=SOME_FAILED)
+    assert "A loss is not finite at step" in capsys.readouterr().err
+
+
 def test_rate_is_constant_then_linear_to_zero() -> None:
     schedule = Schedule()
     assert [schedule.factor(p) for p in (0, 150, 225, 300)] == [1, 1, 0.5, 0]
@@ -428,36 +342,6 @@ def test_rate_is_constant_then_linear_to_zero() -> None:
     minutes = Schedule(unit="time", max_minutes=50, decay_share=0.6)
     assert [minutes.factor(p) for p in (20, 35, 50)] == [1, 0.5, 0] and minutes.finished(50)
     assert minutes.part_minutes is None and replace(minutes, unit="steps").part_minutes == 50
-
-
-def test_validation_takes_turns_so_that_rare_labels_are_scored(data: Path) -> None:
-    fields = check(scan([data]), Preprocessing(InputNormalization.LINEAR)).fields
-    chosen = choose_planes(fields, 6, seed=0)
-    assert len({(f.name, z) for f, z in chosen}) == 6
-    assert {f.modality for f, _ in chosen} == set(Modality)
-    assert len(choose_planes(fields, 999, seed=0)) == 18 and choose_planes((), 5, seed=0) == []
-
-
-def test_planes_too_small_to_be_scored_are_left_out_by_name(data: Path) -> None:
-    fields = scan([data]).fields
-    preprocessing = Preprocessing(InputNormalization.LINEAR, (0.5, 0.5))  # 48 x 40 px of 0.1 x 0.11 µm: 10 x 9 px
-    kept, skipped = large_enough(fields, preprocessing, stride=4)
-    assert kept == fields and not skipped
-    kept, skipped = large_enough(fields, preprocessing, stride=16)
-    assert not kept and len(skipped) == sum(len(field.planes) for field in fields)
-    assert skipped[0].reason == "is (10, 9) pixels on the network's grid, expected at least 32 a side to be scored"
-
-
-def test_fields_too_small_to_be_scored_are_trained_on_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    plane = np.arange(36, dtype=np.uint16).reshape(6, 6)
-    for image in range(4):
-        for name in ("BF_z0", "Nucleus"):
-            write_plane(tmp_path / f"image_{image}_{name}.tif", plane, channel="x", pixel_size_um=None)
-    run(tmp_path, tmp_path / "run", *ONE_STEP)
-    told = capsys.readouterr()
-    assert "is (6, 6) pixels on the network's grid, expected at least 8 a side to be scored" in told.err
-    assert "no held-out plane can be scored" in told.out
-    assert state_of(tmp_path / "run")["module"]["steps"] == 1
 
 
 @pytest.mark.slow

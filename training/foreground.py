@@ -3,7 +3,9 @@
     python -m training.foreground --checkpoint RUN/last.safetensors --specimens data/specimens --output with_foreground
 
 The branch is trained by itself, so a step costs a hundredth of one with its generator: for each organelle it learns
-whether there is anything of it near a pixel. ``train.py --foreground`` trains both together instead.
+whether there is anything of it near a pixel. All given checkpoints get the same branch, trained on their modality, or
+on all modalities where they differ. A branch that the first of them has is trained further, or with ``--minutes 0``
+copied to all, and only ``--kept-from`` changes. ``train.py --foreground`` trains branch and generator together instead.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from model.checkpoint import CheckpointMetadata
 from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence
 from model.errors import UserError
 from model.files import prepare_folder
-from model.labels import Modality, Organelle
+from model.labels import Organelle
 from model.networks.build import Network, rebuild
 from model.networks.foreground import BACKGROUND, Foreground
 from model.normalization import TargetNormalization
@@ -53,14 +55,20 @@ def near_structures(targets_BOYX: Tensor) -> Tensor:
 
 
 def train(
-    metadata: CheckpointMetadata, specimens: Path, minutes: float, seed: int, kept_from: float
+    learned: Sequence[CheckpointMetadata],
+    specimens: Path,
+    minutes: float,
+    seed: int,
+    start: Foreground | None = None,
 ) -> tuple[Foreground, int]:
-    """Train a branch on what a checkpoint's network sees; the branch, and the steps that it took.
+    """Train a branch on what the networks of checkpoints see; the branch, and the steps that it took.
 
-    ``kept_from``: the probability of a structure at which half of a prediction is kept.
+    ``start``: the branch to go on with.
     """
+    seen = {modality for metadata in learned for modality in metadata.modalities}
+    metadata = learned[0]
     config = TrainingConfig(
-        modality=metadata.modalities[0].value if len(metadata.modalities) == 1 else "all",
+        modality=seen.pop().value if len(seen) == 1 else "all",
         seed=seed,
         crop=CROP,
         input_normalization=metadata.input_normalization,
@@ -70,6 +78,8 @@ def train(
     )
     torch.manual_seed(seed)
     branch = Foreground(tuple(Organelle))
+    if start is not None:
+        branch.load_state_dict(start.state_dict())
     optimiser = torch.optim.Adam(branch.parameters(), lr=LEARNING_RATE)
     source = SpecimenBatches(SpecimenRenderer(specimens, config.modalities), config)
     began = told = time.monotonic()
@@ -88,9 +98,6 @@ def train(
             if time.monotonic() - told >= 60:
                 log.info("step %d, %d%%: loss %.3f", steps, 100 * share, np.mean(losses))
                 told, losses = time.monotonic(), []
-    assert branch.last.bias is not None  # for mypy
-    with torch.no_grad():
-        branch.last.bias -= math.log(kept_from / (1 - kept_from))
     return branch, steps
 
 
@@ -107,23 +114,37 @@ def _load(paths: Sequence[Path]) -> list[tuple[Network, CheckpointMetadata]]:
         loaded.append((network, metadata))
     first = loaded[0][1]
     for path, (_, metadata) in zip(paths, loaded, strict=True):
-        if metadata.modalities != first.modalities or len(metadata.modalities) not in (1, len(Modality)):
-            found = ", ".join(metadata.modalities)
-            raise UserError(f"{path}: saw {found}, expected one modality or all, the same in all checkpoints.")
         if metadata.preprocessing != first.preprocessing or metadata.pixel_size_um is None:
             raise UserError(f"{path}: normalizes or resamples its inputs otherwise than {paths[0]}.")
     return loaded
+
+
+def _branch(
+    loaded: Sequence[tuple[Network, CheckpointMetadata]], options: argparse.Namespace
+) -> tuple[Foreground, dict[str, object]]:
+    """Train the branch, or take that of the first checkpoint; also what is noted of it."""
+    network, metadata = loaded[0]
+    start = network.foreground
+    if not options.minutes:
+        assert start is not None  # for mypy
+        return start, json.loads(metadata.notes.get("foreground", "{}"))
+    learned = [each for _, each in loaded]
+    branch, steps = train(learned, options.specimens, options.minutes, options.seed, start)
+    asked = {name: getattr(options, name) for name in ("seed", "minutes")}
+    return branch, {"specimens": str(options.specimens), **asked, "steps": steps}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", required=True, help="of like modalities; left as they are"
+        "--checkpoint", type=Path, nargs="+", required=True, help="with the same preprocessing; left as they are"
     )
-    parser.add_argument("--specimens", type=Path, required=True, help="folder of simulate.py --specimens")
+    parser.add_argument("--specimens", type=Path, help="folder of simulate.py --specimens")
     parser.add_argument("--output", type=Path, required=True, help="new folder for files of the same names")
-    parser.add_argument("--minutes", type=float, default=15.0, help="(%(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=15.0, help="0: copy the first checkpoint's branch (%(default)s)"
+    )
     parser.add_argument(
         "--kept-from", type=float, default=0.2, help="probability of a structure at which half is kept (%(default)s)"
     )
@@ -131,17 +152,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 < options.kept_from < 1:
         parser.error(f"--kept-from {options.kept_from:g}, expected a probability between 0 and 1")
-    if not options.minutes > 0:
-        parser.error(f"--minutes {options.minutes:g}, expected more than 0")
+    if not options.minutes >= 0:
+        parser.error(f"--minutes {options.minutes:g}, expected 0 or more")
+    if options.minutes and options.specimens is None:
+        parser.error("--specimens is needed to train")
     log_to_standard_streams("training")
     try:
         loaded = _load(options.checkpoint)
+        if not options.minutes and loaded[0][0].foreground is None:
+            raise UserError(f"{options.checkpoint[0]}: has no foreground branch, expected one with --minutes 0.")
         prepare_folder(options.output, empty=True)
-        branch, steps = train(
-            loaded[0][1], options.specimens, options.minutes, options.seed, kept_from=options.kept_from
-        )
-        asked = {name: getattr(options, name) for name in ("seed", "minutes", "kept_from")}
-        note = {"specimens": str(options.specimens), **asked, "steps": steps}
+        branch, note = _branch(loaded, options)
+        branch.kept_from.fill_(math.log(options.kept_from / (1 - options.kept_from)))
+        note["kept_from"] = options.kept_from
         weights = {f"foreground.{name}": values for name, values in branch.state_dict().items()}
         for path, (network, metadata) in zip(options.checkpoint, loaded, strict=True):
             whole = rebuild(network, weights, foreground=True)
@@ -152,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         log.error(one_sentence(error))
         return NOT_BEGUN
-    log.info("%s: a branch of %d steps in %d checkpoints", options.output, steps, len(loaded))
+    log.info("%s: a branch of %s steps in %d checkpoints", options.output, note.get("steps", "unknown"), len(loaded))
     return DONE
 
 

@@ -1,27 +1,31 @@
 """Put trained checkpoints into a resources folder, with the routing the paper ends on (section 3.1).
 
     python -m training.release --bf RUN/best.safetensors --pc … --dic … --unified … --output resources
+    python -m training.release --from resources --low-bf RUN/last.safetensors --output my_resources
 
-Three separate pix2pix predict their own modality; actin on DIC, which nobody labelled, comes from the unified
-network, and so does everything where the modality is unknown. Three more may predict images of low magnification
-(--low-bf, --low-pc, --low-dic), where pixels are 0.2 µm or more.
+Each pix2pix predicts those organelles of its modality that it had labels of. The others (in the challenge actin on DIC,
+which nobody labelled), and all of an unknown modality, come from the unified network, or from where --from has them.
+Networks for low magnification (--low-bf, --low-pc, --low-dic, --low-unified) predict images whose pixels are 0.2 µm or
+more. With --ensemble what a pix2pix predicts is averaged with the unified network of the same magnification.
 """
 
 import argparse
-import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 
 from model import checkpoint
 from model.checkpoint import CheckpointMetadata
 from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence
 from model.errors import UserError
-from model.files import file_sha256, prepare_folder, write_text
+from model.files import atomic_write, file_sha256, prepare_folder
 from model.labels import Modality, Organelle
 from model.networks.build import Network, rebuild
 from model.networks.generator import ResnetGenerator
+from model.routing import CheckpointFile, Ensemble, LowMagnification, Route, Routes, Routing, routes_to
 
 log = logging.getLogger(f"{__package__}.release")  # __name__ is __main__ when this is the command
 
@@ -29,14 +33,16 @@ UNIFIED = "unetplusplus"
 LOW = "-low-magnification"
 LOW_FROM_UM = 0.2
 """Between the coarsest pixels of 40x (0.16 µm with usual cameras) and those of 20x (0.3 µm)."""
+CUSTOM = "-custom"
+"""Behind the name of a checkpoint that was put beside those of another folder."""
 
 
-def routes(suffix: str = "", actin_on_dic: str = UNIFIED) -> dict[str, dict[str, str]]:
-    """Modality (or "unknown") and organelle to "checkpoint/head", as ``routing.json`` holds it."""
-    table = {str(m): {str(o): f"pix2pix-{m.lower()}{suffix}/{o}" for o in Organelle} for m in Modality}
-    table[Modality.DIC][Organelle.ACTIN] = f"{actin_on_dic}/{Organelle.ACTIN}"
-    table["unknown"] = {str(o): f"{UNIFIED}/{o}" for o in Organelle}
-    return table
+@dataclass(frozen=True)
+class Trained:
+    """A new checkpoint: its name in the routing, and what it states of itself."""
+
+    name: str
+    metadata: CheckpointMetadata
 
 
 def filtered(network: Network, metadata: CheckpointMetadata) -> tuple[Network, CheckpointMetadata]:
@@ -47,74 +53,152 @@ def filtered(network: Network, metadata: CheckpointMetadata) -> tuple[Network, C
     return new, replace(metadata, architecture=new.architecture)
 
 
-def release(sources: Mapping[str, Path], output: Path, *, filter_checkerboard: bool = False) -> None:
+def release(
+    sources: Mapping[str, Path],
+    output: Path,
+    *,
+    base: Path | None = None,
+    filter_checkerboard: bool = False,
+    ensemble: bool = False,
+) -> None:
     """Store checkpoints in 8 bits a weight, and write routing.json with the files' hashes.
 
     Parameters
     ----------
     sources : mapping of str to Path
-        Checkpoint files by name: ``pix2pix-bf``, ``pix2pix-pc``, ``pix2pix-dic`` and `UNIFIED`; the first three also
-        with `LOW` behind it.
+        Checkpoint files by name: ``pix2pix-bf``, ``pix2pix-pc``, ``pix2pix-dic`` and `UNIFIED`, also with `LOW` behind
+        it. `UNIFIED` must be there without `base`.
     output : Path
         Resources folder; files of the same names are replaced.
+    base : Path, optional
+        Resources folder whose networks predict whatever those of `sources` had no labels of. The names of `sources`
+        get `CUSTOM` behind them.
     filter_checkerboard : bool
         Whether networks with plain transposed convolutions are stored as `filtered`.
+    ensemble : bool
+        Whether what a pix2pix of `sources` predicts is averaged with the unified network of `sources` for the same
+        magnification, where that had labels of the organelle too.
 
     Raises
     ------
     UserError
-        Where a source cannot be loaded or never saw the modality it is meant for.
+        Where `base` or a source cannot be loaded, or a source had no labels of the modality it is meant for.
     """
+    start = Routing.read(base) if base else Routing({}, routes_to(UNIFIED))
     prepare_folder(output)
-    files = {}
-    actin_on_dic = UNIFIED  # at low magnification: the network of DIC itself, if it had labels of actin
+    files: dict[str, CheckpointFile] = {}
+    new: dict[str, Trained] = {}
     for name, source in sources.items():
         network, metadata = checkpoint.load(source)
-        needed = (
-            set(Modality) if name == UNIFIED else {Modality(name.removesuffix(LOW).removeprefix("pix2pix-").upper())}
-        )
-        if not needed <= set(metadata.modalities):
-            raise UserError(
-                f"{source}: found a network that saw {', '.join(metadata.modalities)}, "
-                f"expected {', '.join(sorted(needed))} for {name}."
-            )
+        _check_labels(source, metadata, name)
         if filter_checkerboard:
             network, metadata = filtered(network, metadata)
-        target = output / f"{name.replace('-', '_')}.safetensors"
+        stored = _custom_name(name, start) if base else name
+        target = output / _file_name(stored)
         checkpoint.save(target, network, metadata, compact=True)
-        if name == f"pix2pix-dic{LOW}" and Organelle.ACTIN in metadata.labels[Modality.DIC]:
-            actin_on_dic = name
-        files[name] = {"file": target.name, "sha256": file_sha256(target)}
+        files[stored] = CheckpointFile(target, file_sha256(target))
+        new[name] = Trained(stored, metadata)
         size = target.stat().st_size / 1e6
         log.info("%s: %.1f MB, %s, trained on %s", target, size, metadata.recipe, metadata.trained_on)
-    document: dict[str, object] = {"format": 1, "checkpoints": files, "routes": routes()}
-    if any(name.endswith(LOW) for name in files):
-        document["low_magnification"] = {"from_um": LOW_FROM_UM, "routes": routes(LOW, actin_on_dic)}
-    write_text(output / "routing.json", json.dumps(document, indent=2) + "\n")
+    routes = _taken_over(start.routes, new, ensemble)
+    low = start.low_magnification
+    if low or any(name.endswith(LOW) for name in new):
+        from_um, before = (low.from_um, low.routes) if low else (LOW_FROM_UM, routes)
+        low = LowMagnification(from_um, _taken_over(before, new, ensemble, LOW))
+    routing = Routing(files, routes, low)
+    kept = routing.routed - files.keys()
+    copies = {name: _copied(file, output) for name, file in start.checkpoints.items() if name in kept}
+    replace(routing, checkpoints=files | copies).write(output)
+
+
+def _check_labels(source: Path, metadata: CheckpointMetadata, name: str) -> None:
+    """Raise UserError where a network had no labels of a modality that one of this name predicts."""
+    needed = [m for m in Modality if name.removesuffix(LOW) in (UNIFIED, _pix2pix(m))]
+    if not all(metadata.labels.get(modality) for modality in needed):
+        found = ", ".join(m for m in metadata.modalities if metadata.labels.get(m)) or "nothing"
+        raise UserError(f"{source}: found a network with labels of {found}, expected {', '.join(needed)} for {name}.")
+
+
+def _pix2pix(modality: Modality, low: str = "") -> str:
+    return f"pix2pix-{modality.lower()}{low}"
+
+
+def _custom_name(name: str, start: Routing) -> str:
+    names = chain([name + CUSTOM], (f"{name}{CUSTOM}-{number}" for number in count(2)))
+    files = {file.path.name for file in start.checkpoints.values()}
+    return next(custom for custom in names if custom not in start.checkpoints and _file_name(custom) not in files)
+
+
+def _file_name(name: str) -> str:
+    return f"{name.replace('-', '_')}.safetensors"
+
+
+def _copied(file: CheckpointFile, output: Path) -> CheckpointFile:
+    target = output / file.path.name
+    if not (target.exists() and target.samefile(file.path)):
+        with file.path.open("rb") as source, atomic_write(target) as copy:
+            shutil.copyfileobj(source, copy)
+    return replace(file, path=target)
+
+
+def _taken_over(routes: Routes, new: Mapping[str, Trained], ensemble: bool, low: str = "") -> Routes:
+    """Give new networks what they had labels of: a pix2pix in its modality, the unified one where it was before."""
+    unified = new.get(UNIFIED + low)
+    successors = {name: one for name in (UNIFIED, UNIFIED + low) if (one := unified or new.get(name))}
+    changed: dict[Modality | None, Mapping[Organelle, Ensemble]] = {}
+    for modality, before in routes.items():
+        now = {
+            organelle: tuple(_succeeded(route, successors) for route in members)
+            for organelle, members in before.items()
+        }
+        if modality and (own := new.get(_pix2pix(modality, low))):
+            for organelle in own.metadata.labels[modality]:
+                averaged = [unified] if ensemble and unified and organelle in unified.metadata.all_labels else []
+                now[organelle] = tuple(Route(one.name, organelle) for one in (own, *averaged))
+        changed[modality] = now
+    return changed
+
+
+def _succeeded(route: Route, successors: Mapping[str, Trained]) -> Route:
+    one = successors.get(route.checkpoint)
+    return Route(one.name, route.head) if one and route.head in one.metadata.all_labels else route
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--from", type=Path, dest="base", help="resources folder that has all that is not given")
     for modality in Modality:
-        parser.add_argument(f"--{modality.lower()}", type=Path, required=True, help=f"pix2pix for {modality}")
+        parser.add_argument(f"--{modality.lower()}", type=Path, help=f"pix2pix for {modality}")
     for modality in Modality:
         parser.add_argument(f"--low-{modality.lower()}", type=Path, help=f"pix2pix for {modality} at low magnification")
-    parser.add_argument("--unified", type=Path, required=True, help="UNet++ checkpoint trained on all modalities")
+    parser.add_argument("--unified", type=Path, help="UNet++ checkpoint trained on all modalities")
+    parser.add_argument("--low-unified", type=Path, help="the same for low magnification")
+    parser.add_argument("--ensemble", action="store_true", help="average each pix2pix with the unified network")
     parser.add_argument(
         "--filter-checkerboard", action="store_true", help="store pix2pix with --upsampling transposed as filtered"
     )
     parser.add_argument("--output", type=Path, required=True, help="resources folder")
     options = parser.parse_args(arguments)
+    asked = {_pix2pix(m): getattr(options, m.lower()) for m in Modality} | {UNIFIED: options.unified}
+    if options.base is None and None in asked.values():
+        parser.error("expected --bf, --pc, --dic and --unified, or --from a folder that has what is not given")
+    asked |= {_pix2pix(m, LOW): getattr(options, f"low_{m.lower()}") for m in Modality}
+    asked |= {UNIFIED + LOW: options.low_unified}
+    sources = {name: path for name, path in asked.items() if path is not None}
+    if not sources:
+        parser.error("no checkpoint is given")
+    if options.ensemble and not (options.unified or options.low_unified):
+        parser.error("--ensemble needs --unified or --low-unified")
     log_to_standard_streams("training")
-    sources = {f"pix2pix-{m.lower()}": getattr(options, m.lower()) for m in Modality} | {UNIFIED: options.unified}
-    low = {f"pix2pix-{m.lower()}{LOW}": getattr(options, f"low_{m.lower()}") for m in Modality}
-    given = {name: path for name, path in low.items() if path is not None}
-    if given and given.keys() != low.keys():
-        parser.error("--low-bf, --low-pc and --low-dic: expected all three or none")
-    sources |= given
     try:
-        release(sources, options.output, filter_checkerboard=options.filter_checkerboard)
+        release(
+            sources,
+            options.output,
+            base=options.base,
+            filter_checkerboard=options.filter_checkerboard,
+            ensemble=options.ensemble,
+        )
     except UserError as error:
         log.error(one_sentence(error))
         return NOT_BEGUN

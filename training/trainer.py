@@ -131,7 +131,8 @@ class Trainer:
             Whether a signal stopped it.
         """
         self._began = time.monotonic()
-        with closing(self.loader), closing(self.metrics_logger), interrupts_noted() as interrupted:
+        # A signal while what is open is closed would hide why: torchrun sends one as soon as another rank has died.
+        with interrupts_noted() as interrupted, closing(self.loader), closing(self.metrics_logger):
             on_first_rank(self._open)
             try:
                 self._train(interrupted)
