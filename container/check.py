@@ -22,7 +22,7 @@ from model.images import inspect
 
 LOWEST_PSNR_DB = 50.0
 """Against the range of the expected image, which was made in float32: an error of one part in 300. bfloat16 costs
-more than another order of sums does, and stays above 60 dB (test_precision.py); a GPU was not measured."""
+more than another order of sums does, and stays above this (test_precision.py); a GPU was not measured."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Mixed precision: float32, or a 16-bit type where the hardware supports it.
 
-Sums, the statistics of normalisation, and the last layer stay float32 in each of them.
+Sums, the statistics of normalisation, the last layer and the foreground branch stay float32 in each of them.
 """
 
 from enum import StrEnum

@@ -55,14 +55,18 @@ class Foreground(nn.Module):
             nn.init.constant_(self.last.bias, OPEN)
 
     def logits(self, x_B1YX: Tensor) -> Tensor:
-        """Map (B, 1, Y, X) to (B, O, Y / 8, X / 8), rounded up: before the sigmoid, in float32."""
-        features = x_B1YX
-        for down in self.down:
-            features = F.relu(down(features))
-        for context in self.context:
-            features = features + F.relu(context(features))
-        logits: Tensor = self.last(features)
-        return logits.float()
+        """Map (B, 1, Y, X) to (B, O, Y / 8, X / 8), rounded up: before the sigmoid, in float32.
+
+        In any precision: the thresholds behind it would multiply what 16 bits round.
+        """
+        with torch.autocast(x_B1YX.device.type, enabled=False):
+            features = x_B1YX.float()
+            for down in self.down:
+                features = F.relu(down(features))
+            for context in self.context:
+                features = features + F.relu(context(features))
+            logits: Tensor = self.last(features)
+        return logits
 
     def forward(self, x_B1YX: Tensor) -> Tensor:
         """Map (B, 1, Y, X) to (B, O, Y, X) float32 in [0, 1]."""
