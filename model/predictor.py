@@ -176,14 +176,17 @@ class Predictor:
         if modality not in self._routing.routes:
             known = ", ".join(map(str, self._routing.routes))
             raise ValueError(f"modality must be one of {known}, got {modality!r}")
-        ensembles = self._routing.choose(modality, pixel_size_um)
+        rotations = self.settings.rotations
+        routed = self._routing.choose(modality, pixel_size_um)
+        # Time follows from the rotations, not from how many networks there are.
+        ensembles = {organelle: ensemble[:rotations] for organelle, ensemble in routed.items()}
         heads: dict[str, dict[Organelle, Organelle]] = defaultdict(dict)
         turns: dict[str, tuple[int, ...]] = {}
         for organelle, ensemble in ensembles.items():
             for member, route in enumerate(ensemble):
                 heads[route.checkpoint][organelle] = route.head
                 # One pass serves all heads of a network, so the smallest ensemble that it is in decides.
-                wanted = quarter_turns(self.settings.rotations, member, len(ensemble))
+                wanted = quarter_turns(rotations, member, len(ensemble))
                 turns[route.checkpoint] = max(turns.get(route.checkpoint, ()), wanted, key=len)
         grids = {name: self._preprocessing(name).grid(shape, pixel_size_um) for name in heads}
         steps = [

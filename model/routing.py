@@ -7,7 +7,7 @@
      "low_magnification": {"from_um": 0.2, "routes": {"BF": {...}, "PC": {...}, "DIC": {...}, "unknown": {...}}}}
 
 As in the paper (section 3.1) each modality has its pix2pix, and actin on DIC, which has no label at all, the unified
-UNet++. A list is an ensemble, whose predictions are averaged.
+UNet++. A list is an ensemble, whose predictions are averaged: of its first networks, as many as there are rotations.
 "unknown" is for images of unknown modality; without it they are refused.
 "low_magnification" may be left out: it has the routes of images with pixels of at least `from_um`, or of unknown size.
 """

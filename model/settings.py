@@ -19,7 +19,8 @@ class InferenceSettings:
     overlap : float
         Of neighbouring tiles, as a share of their side, in [0, 0.9].
     rotations : int
-        Turned images that are averaged: 1, 2 or 4, of an ensemble in all (see `model.tta`).
+        Turned images that are averaged: 1, 2 or 4. The networks of an ensemble share them, the first ones where it has
+        more networks than that (see `model.tta`).
     whole_image : bool
         Whether images of up to `LARGEST_WHOLE` px are predicted without tiles.
     scales : tuple of float

@@ -3,7 +3,7 @@
     y = 1/n Σ_k  R⁻ᵏ f(Rᵏ x),   R a quarter turn in (Y, X),   k = 0 | 0, 2 | 0, 1, 2, 3
 
 The networks of an ensemble share the turns: two networks with two turns each take as long as one with four, and are
-right more often (docs/performance.md).
+right more often (docs/performance.md). There are at most as many networks as turns.
 
 Turns are exact permutations of pixels, so an identity network returns the image. A quarter turn of a
 non-square image swaps its sides: `f` must take any shape, and plan its tiles for the shape it is given.
@@ -28,7 +28,7 @@ def quarter_turns(rotations: int, member: int = 0, members: int = 1) -> tuple[in
     Parameters
     ----------
     rotations : int
-        1, 2 or 4; with 1 no network turns the image, with more each predicts at least one turn.
+        1, 2 or 4.
     member, members : int
         Position of the network in its ensemble, from 0, and how many there are.
 
@@ -39,13 +39,14 @@ def quarter_turns(rotations: int, member: int = 0, members: int = 1) -> tuple[in
     Raises
     ------
     ValueError
-        For another number of rotations.
+        For another number of rotations, or more networks than rotations.
     """
     if rotations not in ROTATIONS:
         raise ValueError(f"rotations must be 1, 2 or 4, got {rotations}")
-    each = max(count for count in ROTATIONS if count <= max(1, rotations // members))
-    first = member if rotations > 1 else 0
-    return tuple((first + turn) % 4 for turn in range(0, 4, 4 // each))
+    if not 0 <= member < members <= rotations:
+        raise ValueError(f"at most {rotations} networks can share {rotations} rotations, got {member} of {members}")
+    each = max(count for count in ROTATIONS if count <= rotations // members)
+    return tuple((member + turn) % 4 for turn in range(0, 4, 4 // each))
 
 
 def predict_with_tta(

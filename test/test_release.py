@@ -10,6 +10,7 @@ from conftest import TINY_METADATA, write_resources
 
 from model import checkpoint
 from model.checkpoint import CheckpointMetadata
+from model.commands import DONE, NOT_BEGUN
 from model.errors import UserError
 from model.files import file_sha256
 from model.labels import Modality, Organelle
@@ -18,7 +19,7 @@ from model.precision import Precision
 from model.predictor import Predictor
 from model.routing import CheckpointFile, Route, Routing, routes_to
 from model.settings import InferenceSettings
-from training.release import LOW, UNIFIED, main, release
+from training.release import LOW, UNIFIED, Average, main, release
 
 M, N, T, A = Organelle
 
@@ -144,30 +145,83 @@ def test_a_custom_unified_network_takes_what_the_unified_one_had(resources: Path
     assert UNIFIED not in routing.checkpoints and not (tmp_path / "out" / "unetplusplus.safetensors").exists()
 
 
-def test_an_ensemble_averages_the_unified_network_of_the_same_magnification(resources: Path, tmp_path: Path) -> None:
-    low = {f"{name}{LOW}": path for name, path in sources(resources).items()}
-    release(sources(resources) | low, tmp_path, ensemble=True)
-    routing = Routing.read(tmp_path)
-    for size, behind in (((0.1, 0.1), ""), ((0.3, 0.3), LOW)):
-        assert routing.choose(Modality.BF, size)[A] == (Route(f"pix2pix-bf{behind}", A), Route(UNIFIED + behind, A))
-        assert routing.choose(Modality.DIC, size)[A] == (Route(UNIFIED + behind, A),)  # nobody labelled it
-        assert routing.choose(None, size) == routes_to(UNIFIED + behind)[None]
-    mine = write_resources(tmp_path / "mine", {"unified": labelled(N)})
-    unified, bf = mine / "unified.safetensors", mine / "pix2pix-bf.safetensors"
-    release({UNIFIED + LOW: unified, f"pix2pix-bf{LOW}": bf}, tmp_path / "out", base=tmp_path, ensemble=True)
-    routing = Routing.read(tmp_path / "out")
-    own, theirs = Route(f"{UNIFIED}{LOW}-custom", N), Route(f"pix2pix-dic{LOW}", N)
-    assert routing.choose(None, None)[N] == (own,)
-    assert routing.choose(Modality.DIC, None)[N] == (theirs, own)
-    assert routing.choose(Modality.BF, None)[N] == (Route(f"pix2pix-bf{LOW}-custom", N), own)
-    assert routing.choose(Modality.BF, None)[A] == (Route(f"pix2pix-bf{LOW}-custom", A),)  # mine has no labels of it
-    assert routing.choose(Modality.BF, (0.1, 0.1)) == Routing.read(tmp_path).choose(Modality.BF, (0.1, 0.1))
+def test_named_networks_are_averaged(resources: Path, tmp_path: Path) -> None:
+    all_labels = write_resources(tmp_path / "labels")
+    low = {f"{name}{LOW}": path for name, path in sources(all_labels).items()}
+    before, after = tmp_path / "before", tmp_path / "after"
+    release(sources(resources) | low, before)
+    dic = (UNIFIED, f"pix2pix-dic{LOW}", "pix2pix-dic")
+    bf = (f"pix2pix-bf{LOW}", UNIFIED + LOW)
+    command = ["--from", str(before), "--output", str(after), "--average", "DIC", *dic, "--average-low", "BF", *bf]
+    assert main(command) == DONE
+    old, new = Routing.read(before), Routing.read(after)
+    high_size, low_size = (0.1, 0.1), (0.3, 0.3)
+    changed = {(Modality.DIC, high_size): dic, (Modality.BF, low_size): bf}
+    for modality in (*Modality, None):
+        for size in (high_size, low_size):
+            for organelle, members in new.choose(modality, size).items():
+                if names := changed.get((modality, size)):
+                    # Nobody labelled actin in DIC for the pix2pix of 40x to 100x.
+                    expected = [name for name in names if (name, organelle) != ("pix2pix-dic", A)]
+                    assert members == tuple(Route(name, organelle) for name in expected)
+                else:
+                    assert members == old.choose(modality, size)[organelle]
+    one = ["--from", str(after), "--average", "DIC/actin", UNIFIED, f"pix2pix-dic{LOW}", "--output", str(after)]
+    assert main(one) == DONE
+    actin = {A: tuple(Route(name, A) for name in dic[:2])}
+    assert Routing.read(after).routes[Modality.DIC] == {**new.routes[Modality.DIC], **actin}
+    assert {file.path.name for file in new.checkpoints.values()} == {p.name for p in after.glob("*.safetensors")}
+    # New unified networks of both magnifications take the places of the old ones, in ensembles too.
+    own = {UNIFIED: resources / "unified.safetensors", UNIFIED + LOW: all_labels / "unified.safetensors"}
+    release(own, tmp_path / "own", base=after)
+    routing = Routing.read(tmp_path / "own")
+    names = [[route.checkpoint for route in routing.choose(m, size)[N]] for m, size in changed]
+    assert names[0] == [f"{UNIFIED}-custom", f"pix2pix-dic{LOW}", "pix2pix-dic"]
+    assert names[1] == [f"pix2pix-bf{LOW}", f"{UNIFIED}{LOW}-custom"]
 
 
-def test_an_ensemble_needs_a_unified_network(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ones_own_network_is_averaged_with_those_that_are_there(resources: Path, tmp_path: Path) -> None:
+    mine = write_resources(tmp_path / "mine", {"pix2pix-bf": labelled(N)}) / "pix2pix-bf.safetensors"
+    names = ("pix2pix-bf-custom", "pix2pix-bf")
+    release({"pix2pix-bf": mine}, tmp_path / "out", base=resources, averages=[Average(Modality.BF, names)])
+    bf = Routing.read(tmp_path / "out").routes[Modality.BF]
+    assert bf == {o: (Route("pix2pix-bf", o),) for o in (M, T, A)} | {N: tuple(Route(name, N) for name in names)}
+
+
+@pytest.mark.parametrize(
+    ("option", "words", "said"),
+    [
+        ("--average", ("BF", "pix2pix"), "resources: found no network 'pix2pix' to average, expected pix2pix-bf, "),
+        ("--average-low", ("BF", "pix2pix-dic"), "found a network with labels of DIC, expected BF for pix2pix-dic"),
+        ("--average", ("DIC/actin", "pix2pix-dic"), "had no labels of actin, expected some for pix2pix-dic"),
+    ],
+)
+def test_networks_that_cannot_be_averaged_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, words: tuple[str, ...], said: str
+) -> None:
+    dic = replace(TINY_METADATA, modalities=(Modality.DIC,), labels={Modality.DIC: (M, N, T)})
+    resources = write_resources(tmp_path / "resources", {"pix2pix-dic": dic})
+    out = tmp_path / "out"
+    assert main(["--from", str(resources), option, *words, "--output", str(out)]) == NOT_BEGUN
+    assert said in capsys.readouterr().err
+    assert not (out / "routing.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("BF",), "expected names of networks, each once"),
+        (("BF", "a", "a"), "expected names of networks, each once"),
+        (("bright", "a"), "'bright' is not a valid Modality"),
+        (("BF/cell", "a"), "'cell' is not a valid Organelle"),
+    ],
+)
+def test_average_needs_a_modality_and_names(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main(["--from", str(resources), "--bf", "x.safetensors", "--ensemble", "--output", "nowhere"])
-    assert "--ensemble needs --unified or --low-unified" in capsys.readouterr().err
+        main(["--from", "x", "--average", *words, "--output", "nowhere"])
+    assert f"--average {' '.join(words)}: {said}" in capsys.readouterr().err
 
 
 def test_too_few_checkpoints_are_refused(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:

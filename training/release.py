@@ -6,7 +6,11 @@
 Each pix2pix predicts those organelles of its modality that it had labels of. The others (in the challenge actin on DIC,
 which nobody labelled), and all of an unknown modality, come from the unified network, or from where --from has them.
 Networks for low magnification (--low-bf, --low-pc, --low-dic, --low-unified) predict images whose pixels are 0.2 µm or
-more. With --ensemble what a pix2pix predicts is averaged with the unified network of the same magnification.
+more. With --average (--average-low at low magnification) several networks predict a modality, or an organelle of it,
+and are averaged:
+
+    python -m training.release --from resources --average PC pix2pix-pc unetplusplus --output my_resources
+    python -m training.release --from resources --average DIC/actin unetplusplus my_network --output my_resources
 """
 
 import argparse
@@ -38,6 +42,36 @@ CUSTOM = "-custom"
 
 
 @dataclass(frozen=True)
+class Average:
+    """Networks whose predictions are averaged.
+
+    Attributes
+    ----------
+    modality : Modality
+    names : tuple of str
+        As in the new routing.json; where a preset has fewer rotations than that, it asks the first ones.
+    organelle : Organelle or None
+        What they predict; None: each what it had labels of.
+    low : bool
+        Whether they do at low magnification.
+    """
+
+    modality: Modality
+    names: tuple[str, ...]
+    organelle: Organelle | None = None
+    low: bool = False
+
+    @classmethod
+    def parse(cls, words: Sequence[str], low: bool) -> "Average":
+        """Read ``MODALITY NAME …`` or ``MODALITY/ORGANELLE NAME …``; ValueError for anything else."""
+        where, *names = words
+        modality, slash, organelle = where.partition("/")
+        if not names or len(set(names)) < len(names):
+            raise ValueError("expected names of networks, each once")
+        return cls(Modality(modality), tuple(names), Organelle(organelle) if slash else None, low)
+
+
+@dataclass(frozen=True)
 class Trained:
     """A new checkpoint: its name in the routing, and what it states of itself."""
 
@@ -59,7 +93,7 @@ def release(
     *,
     base: Path | None = None,
     filter_checkerboard: bool = False,
-    ensemble: bool = False,
+    averages: Sequence[Average] = (),
 ) -> None:
     """Store checkpoints in 8 bits a weight, and write routing.json with the files' hashes.
 
@@ -75,48 +109,55 @@ def release(
         get `CUSTOM` behind them.
     filter_checkerboard : bool
         Whether networks with plain transposed convolutions are stored as `filtered`.
-    ensemble : bool
-        Whether what a pix2pix of `sources` predicts is averaged with the unified network of `sources` for the same
-        magnification, where that had labels of the organelle too.
+    averages : sequence of Average
+        Networks that predict together.
 
     Raises
     ------
     UserError
-        Where `base` or a source cannot be loaded, or a source had no labels of the modality it is meant for.
+        Where `base` or a source cannot be loaded, or a network is not there or had no labels of the modality it is
+        meant for.
     """
     start = Routing.read(base) if base else Routing({}, routes_to(UNIFIED))
+    stored = {name: _custom_name(name, start) if base else name for name in sources}
+    names = {*start.checkpoints, *stored.values()}
+    for name in chain(*(average.names for average in averages)):
+        if name not in names:
+            raise UserError(
+                f"{base or output}: found no network {name!r} to average, expected {', '.join(sorted(names))}."
+            )
     prepare_folder(output)
     files: dict[str, CheckpointFile] = {}
     new: dict[str, Trained] = {}
     for name, source in sources.items():
         network, metadata = checkpoint.load(source)
-        _check_labels(source, metadata, name)
+        _check_labels(source, metadata, [m for m in Modality if name.removesuffix(LOW) in (UNIFIED, _pix2pix(m))], name)
         if filter_checkerboard:
             network, metadata = filtered(network, metadata)
-        stored = _custom_name(name, start) if base else name
-        target = output / _file_name(stored)
+        target = output / _file_name(stored[name])
         checkpoint.save(target, network, metadata, compact=True)
-        files[stored] = CheckpointFile(target, file_sha256(target))
-        new[name] = Trained(stored, metadata)
+        files[stored[name]] = CheckpointFile(target, file_sha256(target))
+        new[name] = Trained(stored[name], metadata)
         size = target.stat().st_size / 1e6
         log.info("%s: %.1f MB, %s, trained on %s", target, size, metadata.recipe, metadata.trained_on)
-    routes = _taken_over(start.routes, new, ensemble)
+    known = {**start.checkpoints, **files}
+    high_averages, low_averages = ([each for each in averages if each.low is low] for low in (False, True))
+    routes = _averaged(_taken_over(start.routes, new), high_averages, known)
     low = start.low_magnification
-    if low or any(name.endswith(LOW) for name in new):
+    if low or low_averages or any(name.endswith(LOW) for name in new):
         from_um, before = (low.from_um, low.routes) if low else (LOW_FROM_UM, routes)
-        low = LowMagnification(from_um, _taken_over(before, new, ensemble, LOW))
-    routing = Routing(files, routes, low)
-    kept = routing.routed - files.keys()
-    copies = {name: _copied(file, output) for name, file in start.checkpoints.items() if name in kept}
-    replace(routing, checkpoints=files | copies).write(output)
+        low = LowMagnification(from_um, _averaged(_taken_over(before, new, LOW), low_averages, known))
+    routing = Routing(known, routes, low)
+    used = {name: file for name, file in known.items() if name in routing.routed}
+    copies = {name: _copied(file, output) for name, file in used.items() if name not in files}
+    replace(routing, checkpoints=used | copies).write(output)
 
 
-def _check_labels(source: Path, metadata: CheckpointMetadata, name: str) -> None:
-    """Raise UserError where a network had no labels of a modality that one of this name predicts."""
-    needed = [m for m in Modality if name.removesuffix(LOW) in (UNIFIED, _pix2pix(m))]
+def _check_labels(path: Path, metadata: CheckpointMetadata, needed: Sequence[Modality], name: str) -> None:
+    """Raise UserError where a network had no labels of a modality that it is meant for."""
     if not all(metadata.labels.get(modality) for modality in needed):
         found = ", ".join(m for m in metadata.modalities if metadata.labels.get(m)) or "nothing"
-        raise UserError(f"{source}: found a network with labels of {found}, expected {', '.join(needed)} for {name}.")
+        raise UserError(f"{path}: found a network with labels of {found}, expected {', '.join(needed)} for {name}.")
 
 
 def _pix2pix(modality: Modality, low: str = "") -> str:
@@ -141,10 +182,12 @@ def _copied(file: CheckpointFile, output: Path) -> CheckpointFile:
     return replace(file, path=target)
 
 
-def _taken_over(routes: Routes, new: Mapping[str, Trained], ensemble: bool, low: str = "") -> Routes:
+def _taken_over(routes: Routes, new: Mapping[str, Trained], low: str = "") -> Routes:
     """Give new networks what they had labels of: a pix2pix in its modality, the unified one where it was before."""
     unified = new.get(UNIFIED + low)
-    successors = {name: one for name in (UNIFIED, UNIFIED + low) if (one := unified or new.get(name))}
+    successors = {name: new[name] for name in (UNIFIED, UNIFIED + LOW) if name in new}
+    if unified:  # also where a low magnification had no unified network of its own
+        successors[UNIFIED] = unified
     changed: dict[Modality | None, Mapping[Organelle, Ensemble]] = {}
     for modality, before in routes.items():
         now = {
@@ -152,10 +195,25 @@ def _taken_over(routes: Routes, new: Mapping[str, Trained], ensemble: bool, low:
             for organelle, members in before.items()
         }
         if modality and (own := new.get(_pix2pix(modality, low))):
-            for organelle in own.metadata.labels[modality]:
-                averaged = [unified] if ensemble and unified and organelle in unified.metadata.all_labels else []
-                now[organelle] = tuple(Route(one.name, organelle) for one in (own, *averaged))
+            now |= {organelle: (Route(own.name, organelle),) for organelle in own.metadata.labels[modality]}
         changed[modality] = now
+    return changed
+
+
+def _averaged(routes: Routes, averages: Sequence[Average], known: Mapping[str, CheckpointFile]) -> Routes:
+    """Let networks predict together; an organelle that none of them had labels of stays with what predicted it."""
+    changed = dict(routes)
+    for average in averages:
+        learned = {name: checkpoint.read_metadata(known[name].path) for name in average.names}
+        ways = dict(changed[average.modality])
+        for name, metadata in learned.items():
+            _check_labels(known[name].path, metadata, [average.modality], name)
+            if average.organelle and average.organelle not in metadata.all_labels:
+                raise UserError(f"{known[name].path}: had no labels of {average.organelle}, expected some for {name}.")
+        for organelle in [average.organelle] if average.organelle else Organelle:
+            members = [name for name in average.names if organelle in learned[name].all_labels]
+            ways[organelle] = tuple(Route(name, organelle) for name in members) or ways[organelle]
+        changed[average.modality] = ways
     return changed
 
 
@@ -174,7 +232,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--low-{modality.lower()}", type=Path, help=f"pix2pix for {modality} at low magnification")
     parser.add_argument("--unified", type=Path, help="UNet++ checkpoint trained on all modalities")
     parser.add_argument("--low-unified", type=Path, help="the same for low magnification")
-    parser.add_argument("--ensemble", action="store_true", help="average each pix2pix with the unified network")
+    for option, where in (("--average", ""), ("--average-low", " at low magnification")):
+        parser.add_argument(
+            option,
+            nargs="+",
+            action="append",
+            default=[],
+            metavar=("MODALITY[/ORGANELLE]", "NAME"),
+            help=f"networks, by their names in routing.json, that predict together{where}",
+        )
     parser.add_argument(
         "--filter-checkerboard", action="store_true", help="store pix2pix with --upsampling transposed as filtered"
     )
@@ -186,10 +252,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked |= {_pix2pix(m, LOW): getattr(options, f"low_{m.lower()}") for m in Modality}
     asked |= {UNIFIED + LOW: options.low_unified}
     sources = {name: path for name, path in asked.items() if path is not None}
-    if not sources:
+    averages = []
+    for low, words in [(False, words) for words in options.average] + [(True, words) for words in options.average_low]:
+        try:
+            averages.append(Average.parse(words, low))
+        except ValueError as error:
+            parser.error(f"--average {' '.join(words)}: {error}")
+    if not sources and not averages:
         parser.error("no checkpoint is given")
-    if options.ensemble and not (options.unified or options.low_unified):
-        parser.error("--ensemble needs --unified or --low-unified")
     log_to_standard_streams("training")
     try:
         release(
@@ -197,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output,
             base=options.base,
             filter_checkerboard=options.filter_checkerboard,
-            ensemble=options.ensemble,
+            averages=averages,
         )
     except UserError as error:
         log.error(one_sentence(error))
