@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage, special
+from scipy import ndimage
 
-from model.labels import Modality, Organelle
+from model.labels import Modality
 from simulation import optics
 from simulation.microscope import Microscope, draw_microscope
 from simulation.pupil import source_count, source_points
-from simulation.widefield import fluorescence
 
 SIZE = 144
 Array = NDArray[np.float32]
@@ -252,65 +251,6 @@ def test_odd_and_oblong_grids_and_same_bytes_twice() -> None:
     first = transmitted(opd, [0.0], [0.0, 1.0], scope)
     assert first.shape == (2, 121, 97)
     assert first.tobytes() == transmitted(opd, [0.0], [0.0, 1.0], scope).tobytes()
-
-
-def full_width(image: NDArray, pixel: float) -> float:
-    """Full width at half maximum of a point's image along the row of its centre, µm."""
-    centre = image.shape[0] // 2
-    profile = image[centre, centre:] / image[centre, centre]
-    below = int(np.argmax(profile < 0.5))
-    return 2 * pixel * (below - 1 + (profile[below - 1] - 0.5) / (profile[below - 1] - profile[below]))
-
-
-@pytest.mark.parametrize("organelle", list(Organelle))
-def test_fluorescence_point_width(organelle: Organelle) -> None:
-    scope = microscope(Modality.BF, pixel_size_um=0.06, fluorescence_na=0.8)
-    point = np.zeros((1, 128, 128), np.float32)
-    point[0, 64, 64] = 100
-    image = fluorescence(point, [1.0], 1.0, scope, organelle)
-    theory = 0.515 * scope.emission(organelle) / 0.8
-    assert full_width(image, 0.06) == pytest.approx(theory, rel=0.03)
-    assert image.sum() == pytest.approx(100, rel=1e-3)
-
-
-def test_fluorescence_in_focus_is_the_airy_pattern() -> None:
-    scope = microscope(Modality.BF, pixel_size_um=0.06, fluorescence_na=0.8)
-    point = np.zeros((1, 128, 128), np.float32)
-    point[0, 64, 64] = 1
-    image = fluorescence(point, [0.0], 0.0, scope, Organelle.TUBULIN)
-    axis = (np.arange(128) - 64) * 0.06
-    v = 2 * np.pi * 0.8 / scope.emission(Organelle.TUBULIN) * np.hypot(axis[:, None], axis)
-    airy = np.where(v == 0, 1, (2 * special.j1(v) / np.where(v == 0, 1, v)) ** 2)
-    np.testing.assert_allclose(image / image.max(), airy, atol=5e-3)
-
-
-def test_fluorescence_out_of_focus_matches_direct_transform() -> None:
-    # The radial Hankel transforms against a plain two-dimensional transform of the defocused pupil.
-    scope = microscope(Modality.BF, pixel_size_um=0.08, fluorescence_na=0.9)
-    point = np.zeros((1, 256, 256), np.float32)
-    point[0, 128, 128] = 1
-    image = fluorescence(point, [0.0], 3.0, scope, Organelle.NUCLEUS)
-    f = np.fft.fftfreq(1024, 0.04)
-    radius = np.hypot(f[:, None], f)
-    wavelength = scope.emission(Organelle.NUCLEUS)
-    kz = 2 * np.pi * np.sqrt(np.maximum((scope.medium_index / wavelength) ** 2 - radius**2, 0))
-    field = np.fft.ifft2(np.where(radius <= 0.9 / wavelength, np.exp(3j * kz), 0))
-    direct = np.fft.fftshift(np.abs(field) ** 2)[::2, ::2][128:-128, 128:-128]
-    assert correlation(image, direct) > 0.995
-    np.testing.assert_allclose(image / image.sum(), direct / direct.sum(), atol=0.04 * direct.max() / direct.sum())
-
-
-def test_haze_comes_from_slabs_out_of_focus() -> None:
-    scope = microscope(Modality.BF)
-    slab = np.zeros((1, SIZE, SIZE), np.float32)
-    slab[0, 60:80, 60:80] = 1
-    sharp = fluorescence(slab, [0.0], 0.0, scope, Organelle.NUCLEUS)
-    hazy = fluorescence(slab, [0.0], 6.0, scope, Organelle.NUCLEUS)
-    both = fluorescence(np.concatenate([slab, slab]), [0.0, 6.0], 0.0, scope, Organelle.NUCLEUS)
-    assert hazy.max() < 0.9 * sharp.max()
-    assert hazy.sum() == pytest.approx(sharp.sum(), rel=1e-3)
-    np.testing.assert_allclose(both, sharp + hazy, atol=1e-4)
-    assert not fluorescence(slab * 0, [0.0], 0.0, scope, Organelle.NUCLEUS).any()
 
 
 @pytest.mark.parametrize("modality", list(Modality))
