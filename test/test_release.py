@@ -183,9 +183,23 @@ def test_named_networks_are_averaged(resources: Path, tmp_path: Path) -> None:
 def test_ones_own_network_is_averaged_with_those_that_are_there(resources: Path, tmp_path: Path) -> None:
     mine = write_resources(tmp_path / "mine", {"pix2pix-bf": labelled(N)}) / "pix2pix-bf.safetensors"
     names = ("pix2pix-bf-custom", "pix2pix-bf")
-    release({"pix2pix-bf": mine}, tmp_path / "out", base=resources, averages=[Average(Modality.BF, names)])
-    bf = Routing.read(tmp_path / "out").routes[Modality.BF]
-    assert bf == {o: (Route("pix2pix-bf", o),) for o in (M, T, A)} | {N: tuple(Route(name, N) for name in names)}
+    release({"pix2pix-bf": mine}, tmp_path / "named", base=resources, averages=[Average(Modality.BF, names)])
+    joined = ["--from", str(resources), "--bf", str(mine), "--join", "--output", str(tmp_path / "joined")]
+    assert main(joined) == DONE
+    for folder in ("named", "joined"):
+        bf = Routing.read(tmp_path / folder).routes[Modality.BF]
+        assert bf == {o: (Route("pix2pix-bf", o),) for o in (M, T, A)} | {N: tuple(Route(name, N) for name in names)}
+    release({"pix2pix-bf": mine}, tmp_path / "joined", base=tmp_path / "joined", join=True)
+    ways = Routing.read(tmp_path / "joined").routes
+    assert [route.checkpoint for route in ways[Modality.BF][N]] == ["pix2pix-bf-custom-2", *names]
+
+
+def test_ones_own_unified_network_joins_the_other_wherever_that_predicts(resources: Path, tmp_path: Path) -> None:
+    release(sources(resources), tmp_path / "base")
+    release({UNIFIED: resources / "unified.safetensors"}, tmp_path / "both", base=tmp_path / "base", join=True)
+    ways = Routing.read(tmp_path / "both").routes
+    assert [route.checkpoint for route in ways[None][N]] == [f"{UNIFIED}-custom", UNIFIED]
+    assert ways[Modality.BF] == Routing.read(tmp_path / "base").routes[Modality.BF]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +236,13 @@ def test_average_needs_a_modality_and_names(
     with pytest.raises(SystemExit):
         main(["--from", "x", "--average", *words, "--output", "nowhere"])
     assert f"--average {' '.join(words)}: {said}" in capsys.readouterr().err
+
+
+def test_joining_needs_networks_to_join(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("bf", "pc", "dic", "unified")
+    with pytest.raises(SystemExit):
+        main([*(word for name in names for word in (f"--{name}", "x")), "--join", "--output", "nowhere"])
+    assert "--join needs --from" in capsys.readouterr().err
 
 
 def test_too_few_checkpoints_are_refused(resources: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@
 
 Each pix2pix predicts those organelles of its modality that it had labels of. The others (in the challenge actin on DIC,
 which nobody labelled), and all of an unknown modality, come from the unified network, or from where --from has them.
+With --join new networks are averaged with those of --from, instead of replacing them.
 Networks for low magnification (--low-bf, --low-pc, --low-dic, --low-unified) predict images whose pixels are 0.2 µm or
 more. With --average (--average-low at low magnification) several networks predict a modality, or an organelle of it,
 and are averaged:
@@ -93,6 +94,7 @@ def release(
     *,
     base: Path | None = None,
     filter_checkerboard: bool = False,
+    join: bool = False,
     averages: Sequence[Average] = (),
 ) -> None:
     """Store checkpoints in 8 bits a weight, and write routing.json with the files' hashes.
@@ -109,6 +111,8 @@ def release(
         get `CUSTOM` behind them.
     filter_checkerboard : bool
         Whether networks with plain transposed convolutions are stored as `filtered`.
+    join : bool
+        Whether networks of `sources` are averaged, as the first ones, with those of `base` that they would replace.
     averages : sequence of Average
         Networks that predict together.
 
@@ -142,11 +146,11 @@ def release(
         log.info("%s: %.1f MB, %s, trained on %s", target, size, metadata.recipe, metadata.trained_on)
     known = {**start.checkpoints, **files}
     high_averages, low_averages = ([each for each in averages if each.low is low] for low in (False, True))
-    routes = _averaged(_taken_over(start.routes, new), high_averages, known)
+    routes = _averaged(_taken_over(start.routes, new, join), high_averages, known)
     low = start.low_magnification
     if low or low_averages or any(name.endswith(LOW) for name in new):
         from_um, before = (low.from_um, low.routes) if low else (LOW_FROM_UM, routes)
-        low = LowMagnification(from_um, _averaged(_taken_over(before, new, LOW), low_averages, known))
+        low = LowMagnification(from_um, _averaged(_taken_over(before, new, join, LOW), low_averages, known))
     routing = Routing(known, routes, low)
     used = {name: file for name, file in known.items() if name in routing.routed}
     copies = {name: _copied(file, output) for name, file in used.items() if name not in files}
@@ -182,7 +186,7 @@ def _copied(file: CheckpointFile, output: Path) -> CheckpointFile:
     return replace(file, path=target)
 
 
-def _taken_over(routes: Routes, new: Mapping[str, Trained], low: str = "") -> Routes:
+def _taken_over(routes: Routes, new: Mapping[str, Trained], join: bool, low: str = "") -> Routes:
     """Give new networks what they had labels of: a pix2pix in its modality, the unified one where it was before."""
     unified = new.get(UNIFIED + low)
     successors = {name: new[name] for name in (UNIFIED, UNIFIED + LOW) if name in new}
@@ -191,11 +195,12 @@ def _taken_over(routes: Routes, new: Mapping[str, Trained], low: str = "") -> Ro
     changed: dict[Modality | None, Mapping[Organelle, Ensemble]] = {}
     for modality, before in routes.items():
         now = {
-            organelle: tuple(_succeeded(route, successors) for route in members)
+            organelle: tuple(new_or_old for route in members for new_or_old in _succeeded(route, successors, join))
             for organelle, members in before.items()
         }
         if modality and (own := new.get(_pix2pix(modality, low))):
-            now |= {organelle: (Route(own.name, organelle),) for organelle in own.metadata.labels[modality]}
+            for organelle in own.metadata.labels[modality]:
+                now[organelle] = (Route(own.name, organelle), *(now[organelle] if join else ()))
         changed[modality] = now
     return changed
 
@@ -217,9 +222,11 @@ def _averaged(routes: Routes, averages: Sequence[Average], known: Mapping[str, C
     return changed
 
 
-def _succeeded(route: Route, successors: Mapping[str, Trained]) -> Route:
+def _succeeded(route: Route, successors: Mapping[str, Trained], join: bool) -> Ensemble:
     one = successors.get(route.checkpoint)
-    return Route(one.name, route.head) if one and route.head in one.metadata.all_labels else route
+    if one is None or route.head not in one.metadata.all_labels:
+        return (route,)
+    return (Route(one.name, route.head), *([route] if join else []))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -232,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--low-{modality.lower()}", type=Path, help=f"pix2pix for {modality} at low magnification")
     parser.add_argument("--unified", type=Path, help="UNet++ checkpoint trained on all modalities")
     parser.add_argument("--low-unified", type=Path, help="the same for low magnification")
+    parser.add_argument("--join", action="store_true", help="average new networks with those that they would replace")
     for option, where in (("--average", ""), ("--average-low", " at low magnification")):
         parser.add_argument(
             option,
@@ -252,6 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked |= {_pix2pix(m, LOW): getattr(options, f"low_{m.lower()}") for m in Modality}
     asked |= {UNIFIED + LOW: options.low_unified}
     sources = {name: path for name, path in asked.items() if path is not None}
+    if options.join and not options.base:
+        parser.error("--join needs --from, whose networks the new ones join")
     averages = []
     for low, words in [(False, words) for words in options.average] + [(True, words) for words in options.average_low]:
         try:
@@ -267,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output,
             base=options.base,
             filter_checkerboard=options.filter_checkerboard,
+            join=options.join,
             averages=averages,
         )
     except UserError as error:
