@@ -4,7 +4,8 @@
 
 Half A of a study (see `real_nuclei`) gives k fields to learn from, in three draws (all: once), half B is scored: other
 acquisitions (Study_101) or cell types (Study_104). Every way has the same minutes on one core; a U-Net with all fields
-also has five times as many. What is there already is not done again. Writes benchmarks/results/few_fields.json and
+also has five times as many. What was fine-tuned is scored alone, and averaged with the shipped networks (`release
+--join`). What is there already is not done again. Writes benchmarks/results/few_fields.json and
 docs/images/few_fields.png. The weights stay in --output: the studies' licences do not allow their release.
 """
 
@@ -17,7 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -37,6 +38,7 @@ from model import PRESETS, Image, Modality, Organelle, Predictor
 from model.checkpoint import read_metadata
 from model.files import file_sha256
 from model.routing import CheckpointFile, Routing, routes_to
+from training.release import LOW, release
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "few_fields.json"
@@ -44,13 +46,15 @@ FIGURE = ROOT / "docs/images/few_fields.png"
 STUDIES = {"Study_101": Modality.BF, "Study_104": Modality.PC}
 COUNTS, DRAWS = (1, 3, 5, 10), 3
 RECIPE = ROOT / "training/recipes/few_fields.toml"
+LAST = "run/last.safetensors"
 SHIPPED, SCRATCH, UNET = "as shipped", "from scratch", "plain U-Net"
 LONG_UNET, LONGER = "plain U-Net, five times as long", 5
-FROZEN = "fine-tuned, encoder frozen"
+TUNED, FROZEN = "fine-tuned", "fine-tuned, encoder frozen"
+JOINED = "fine-tuned, averaged with the shipped networks"
 FEW = 5
 """Fields with which the encoder is frozen, and from scratch is tried; the latter also with all, and in one draw."""
 WAYS: dict[str, list[str]] = {
-    "fine-tuned": [],
+    TUNED: [],
     FROZEN: ["--freeze", "encoder"],
     SCRATCH: ["--learning-rate", "1e-3"],
     UNET: [],
@@ -110,13 +114,16 @@ def carry_out(run: Run, real: Path, output: Path, minutes: float) -> float:
         return float(done.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     fields = drawn(run, real)
-    if run.way in (UNET, LONG_UNET):
+    if run.way == JOINED:
+        checkpoint = output / replace(run, way=TUNED).folder / LAST
+        value = score(run.study, real, nuclei_of(joined(checkpoint, modality, folder), modality))
+    elif run.way in (UNET, LONG_UNET):
         images = [(plane.image.pixels, plane.truths()[Organelle.NUCLEUS]) for plane in fields]
         network = plain_unet.train(images, minutes * (LONGER if run.way == LONG_UNET else 1), run.draw)
         value = score(run.study, real, lambda image: plain_unet.predict(network, image.pixels))
     else:
         checkpoint = shipped(modality) if not run.fields else train(run, fields, folder, modality, minutes)
-        value = score(run.study, real, nuclei_of(checkpoint, modality))
+        value = score(run.study, real, nuclei_of(alone(checkpoint), modality))
     done.write_text(f"{value}\n")
     return value
 
@@ -138,13 +145,23 @@ def train(run: Run, fields: list[Plane], folder: Path, modality: Modality, minut
     shutil.rmtree(folder / "run", ignore_errors=True)  # of a run that was stopped: its minutes would not be equal
     with (folder / "log").open("w") as log:
         subprocess.run([str(word) for word in command], check=True, stdout=log, stderr=log)
-    return folder / "run/last.safetensors"
+    return folder / LAST
 
 
-def nuclei_of(checkpoint: Path, modality: Modality) -> Prediction:
-    """How a checkpoint predicts nuclei."""
+def alone(checkpoint: Path) -> Predictor:
     routing = Routing({"one": CheckpointFile(checkpoint, file_sha256(checkpoint))}, routes_to("one"))
-    predictor = Predictor(routing, torch.device("cpu"), PRESETS["fast"], rescale=True)
+    return Predictor(routing, torch.device("cpu"), PRESETS["fast"], rescale=True)
+
+
+def joined(checkpoint: Path, modality: Modality, folder: Path) -> Predictor:
+    """Average a checkpoint with the shipped networks; a rotation of each."""
+    name = f"pix2pix-{modality.lower()}{LOW}"
+    release({name: checkpoint}, folder / "resources", base=ROOT / "resources", join=True)
+    return Predictor.open(folder / "resources", device="cpu", settings=replace(PRESETS["fast"], rotations=4))
+
+
+def nuclei_of(predictor: Predictor, modality: Modality) -> Prediction:
+    """How networks predict nuclei."""
 
     def predict(image: Image) -> NDArray[np.uint16]:
         return predictor.predict(image.pixels, modality, pixel_size_um=image.info.pixel_size_um)[Organelle.NUCLEUS]
@@ -164,7 +181,7 @@ def draw(values: dict[Run, float], path: Path) -> None:
     size = (4.2 * len(studies), 4)
     figure, axes = plt.subplots(1, len(studies), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis, study in zip(axes[0], studies, strict=True):
-        for way in (*WAYS, LONG_UNET):
+        for way in (JOINED, *WAYS, LONG_UNET):
             by_count: dict[int, list[float]] = defaultdict(list)
             for run, value in values.items():
                 if (run.study, run.way) == (study, way) and run.fields:
@@ -192,9 +209,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     todo = [run for study in STUDIES for run in runs(options.real, study)]
-    arguments = zip(*((run, options.real, options.output, options.minutes) for run in todo), strict=True)
+    tuned = [replace(run, way=JOINED) for run in todo if run.way == TUNED]
+    values: dict[Run, float] = {}
     with ProcessPoolExecutor(options.jobs) as pool:
-        values = dict(zip(todo, pool.map(carry_out, *arguments), strict=True))
+        for part in (todo, tuned):
+            arguments = zip(*((run, options.real, options.output, options.minutes) for run in part), strict=True)
+            values |= zip(part, pool.map(carry_out, *arguments), strict=True)
     print("| study | way | fields | nucleus PCC, mean of the draws | draws |\n|---|---|---|---|---|")
     table: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for run, value in values.items():

@@ -34,6 +34,8 @@ def test_each_modality_has_its_pix2pix_averaged_with_the_unified_network(
             names = [f"pix2pix-{modality.lower()}{low}", f"unetplusplus{low}"]
             if (modality, organelle, low) == (Modality.DIC, Organelle.ACTIN, ""):  # its pix2pix had no labels of it
                 names = ["unetplusplus", f"pix2pix-dic{LOW}"]
+            if (modality, low) == (Modality.PC, ""):
+                names.append(f"unetplusplus{LOW}")
             assert ensemble == tuple(Route(name, organelle) for name in names)
     assert routing.choose(None, pixel_size_um) == routes_to("unetplusplus" + low)[None]
 
