@@ -163,7 +163,7 @@ def test_fp16_scales_its_losses_and_skips_a_step_that_overflows() -> None:
 def test_precision_is_the_one_asked_for_or_16_bit_on_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     for has_bf16, expected in ((True, Precision.BF16), (False, Precision.FP16)):
-        monkeypatch.setattr("model.precision.multiplies_bfloat16", lambda _, has_bf16=has_bf16: has_bf16)
+        monkeypatch.setattr("model.precision.bfloat16_is_faster", lambda _, has_bf16=has_bf16: has_bf16)
         assert choose_precision(config(), cuda) is expected
         assert choose_precision(config(), CPU) is (Precision.BF16 if has_bf16 else Precision.FP32)
         assert choose_precision(config(precision="fp32"), cuda) is Precision.FP32

@@ -12,7 +12,7 @@ from model.labels import Modality, Organelle
 from model.networks.architecture import Architecture
 from model.networks.build import build
 from model.networks.foreground import Foreground
-from model.precision import Precision, multiplies_bfloat16
+from model.precision import Precision, bfloat16_is_faster
 from model.predictor import Predictor
 from model.settings import InferenceSettings
 
@@ -63,11 +63,21 @@ def test_float32_means_float32() -> None:
         assert torch.nn.functional.conv2d(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 3, 3)).dtype == torch.float32
 
 
-@pytest.mark.parametrize(("capability", "expected"), [("avx512_bf16", True), ("amx_bf16", True), ("avx2", False)])
-def test_bfloat16_is_chosen_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, capability: str, expected: bool
+@pytest.mark.parametrize(
+    ("processor", "capabilities", "expected"),
+    [
+        ("AMD EPYC", ("avx2", "avx512_bf16"), True),
+        ("AMD EPYC", ("avx2",), False),
+        ("Intel Xeon", ("avx512_bf16", "amx_bf16"), True),
+        ("Intel Xeon", ("avx512_bf16",), False),
+        ("", ("neon",), False),
+    ],
+)
+def test_bfloat16_is_chosen_where_the_processor_is_faster_with_it(
+    monkeypatch: pytest.MonkeyPatch, processor: str, capabilities: tuple[str, ...], expected: bool
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True, "fma3": True})
-    assert multiplies_bfloat16(CPU) is expected
+    found = {"cpu_name": processor, "amx_bf16": False, **dict.fromkeys(capabilities, True)}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert bfloat16_is_faster(CPU) is expected
     assert Precision.fastest(CPU) is (Precision.BF16 if expected else Precision.FP32)
-    assert not multiplies_bfloat16(torch.device("mps"))
+    assert not bfloat16_is_faster(torch.device("mps"))
