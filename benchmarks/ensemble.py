@@ -3,8 +3,8 @@
     python -m benchmarks.ensemble --output runs/ensemble
 
 Renders simulated fields of a seed that no training used, predicts them by the preset fast with the first network of
-each ensemble, with the last, and with all, which share the rotations. Prints PCC, and the time in the networks relative
-to the first alone; writes benchmarks/results/ensemble.json.
+each ensemble, with the second, and with both, which share the rotations. Prints PCC, and the time in the networks
+relative to the first alone; writes benchmarks/results/ensemble.json.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from model.routing import Routes, Routing, shipped_resources
 RESULTS = Path(__file__).with_name("results") / "ensemble.json"
 SEED = 828282
 SETTINGS = ("challenge", "ordinary")
-WAYS = {"first network": slice(0, 1), "last network": slice(-1, None), "ensemble": slice(None)}
+WAYS = {"first network": slice(0, 1), "second network": slice(1, 2), "ensemble": slice(None)}
 
 
 def part_of(routing: Routing, members: slice) -> Routing:
-    """Return the routing with some networks of each ensemble."""
+    """Return the routing with some networks of each ensemble; an unknown modality has none."""
 
     def chosen(routes: Routes) -> Routes:
-        return {m: {o: ensemble[members] for o, ensemble in ways.items()} for m, ways in routes.items()}
+        return {m: {o: ensemble[members] for o, ensemble in ways.items()} for m, ways in routes.items() if m}
 
     low = routing.low_magnification
     return replace(

@@ -15,6 +15,7 @@ from model.errors import UserError
 from model.files import file_sha256
 from model.labels import Modality, Organelle
 from model.networks.layers import without_checkerboard
+from model.normalization import TargetNormalization
 from model.precision import Precision
 from model.predictor import Predictor
 from model.routing import CheckpointFile, Route, Routing, routes_to
@@ -192,6 +193,17 @@ def test_ones_own_network_is_averaged_with_those_that_are_there(resources: Path,
     release({"pix2pix-bf": mine}, tmp_path / "joined", base=tmp_path / "joined", join=True)
     ways = Routing.read(tmp_path / "joined").routes
     assert [route.checkpoint for route in ways[Modality.BF][N]] == ["pix2pix-bf-custom-2", *names]
+
+
+def test_a_network_that_learned_other_targets_does_not_join(
+    resources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(labelled(N), target_normalization=TargetNormalization.PERCENTILE)
+    mine = write_resources(tmp_path / "mine", {"pix2pix-bf": other}) / "pix2pix-bf.safetensors"
+    out = tmp_path / "out"
+    assert main(["--from", str(resources), "--bf", str(mine), "--join", "--output", str(out)]) == NOT_BEGUN
+    assert "targets, expected the same, as routing.json averages them for nucleus of BF" in capsys.readouterr().err
+    assert not (out / "routing.json").exists()
 
 
 def test_ones_own_unified_network_joins_the_other_wherever_that_predicts(resources: Path, tmp_path: Path) -> None:

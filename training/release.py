@@ -31,6 +31,7 @@ from model.labels import Modality, Organelle
 from model.networks.build import Network, rebuild
 from model.networks.generator import ResnetGenerator
 from model.routing import CheckpointFile, Ensemble, LowMagnification, Route, Routes, Routing, routes_to
+from model.verification import read_verified_metadata
 
 log = logging.getLogger(f"{__package__}.release")  # __name__ is __main__ when this is the command
 
@@ -119,8 +120,8 @@ def release(
     Raises
     ------
     UserError
-        Where `base` or a source cannot be loaded, or a network is not there or had no labels of the modality it is
-        meant for.
+        Where `base` or a source cannot be loaded, a network is not there or had no labels of the modality it is meant
+        for, or networks that cannot be averaged would be. Then there is no new routing.json.
     """
     start = Routing.read(base) if base else Routing({}, routes_to(UNIFIED))
     stored = {name: _custom_name(name, start) if base else name for name in sources}
@@ -154,7 +155,9 @@ def release(
     routing = Routing(known, routes, low)
     used = {name: file for name, file in known.items() if name in routing.routed}
     copies = {name: _copied(file, output) for name, file in used.items() if name not in files}
-    replace(routing, checkpoints=used | copies).write(output)
+    routing = replace(routing, checkpoints=used | copies)
+    read_verified_metadata(routing)  # what would be refused at every prediction is refused here
+    routing.write(output)
 
 
 def _check_labels(path: Path, metadata: CheckpointMetadata, needed: Sequence[Modality], name: str) -> None:
