@@ -31,10 +31,10 @@ WAYS = {"first network": slice(0, 1), "second network": slice(1, 2), "ensemble":
 
 
 def part_of(routing: Routing, members: slice) -> Routing:
-    """Return the routing with some networks of each ensemble; an unknown modality has none."""
+    """Return the routing with some networks of each ensemble; one network alone stays."""
 
     def chosen(routes: Routes) -> Routes:
-        return {m: {o: ensemble[members] for o, ensemble in ways.items()} for m, ways in routes.items() if m}
+        return {m: {o: ensemble[members] or ensemble for o, ensemble in ways.items()} for m, ways in routes.items()}
 
     low = routing.low_magnification
     return replace(
