@@ -36,7 +36,6 @@ from benchmarks.real_nuclei import study_planes
 from evaluation.metrics import pcc
 from model import PRESETS, Image, Modality, Organelle, Predictor
 from model.checkpoint import read_metadata
-from model.files import file_sha256
 from model.routing import CheckpointFile, Routing, routes_to
 from training.release import LOW, release
 
@@ -149,7 +148,7 @@ def train(run: Run, fields: list[Plane], folder: Path, modality: Modality, minut
 
 
 def alone(checkpoint: Path) -> Predictor:
-    routing = Routing({"one": CheckpointFile(checkpoint, file_sha256(checkpoint))}, routes_to("one"))
+    routing = Routing({"one": CheckpointFile.of(checkpoint)}, routes_to("one"))
     return Predictor(routing, torch.device("cpu"), PRESETS["fast"], rescale=True)
 
 

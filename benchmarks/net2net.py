@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from model import checkpoint
-from model.files import file_sha256
 from model.networks.build import build
 from model.networks.generator import ResnetGenerator
 from model.routing import CheckpointFile, Routing, routes_to
@@ -53,5 +52,5 @@ def resources_of_width(width: int, folder: Path) -> Path:
     folder.mkdir(parents=True)
     file = folder / CHECKPOINT
     checkpoint.save(file, wide, replace(metadata, architecture=wide.architecture))
-    Routing({"pix2pix-bf": CheckpointFile(file, file_sha256(file))}, routes_to("pix2pix-bf")).write(folder)
+    Routing({"pix2pix-bf": CheckpointFile.of(file)}, routes_to("pix2pix-bf")).write(folder)
     return folder

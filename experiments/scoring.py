@@ -17,7 +17,7 @@ from evaluation.metrics import normalize
 from experiments.definitions import METRICS, Claim, Method, Side
 from experiments.project_commands import run_command
 from experiments.training import checkpoint_of
-from model.files import file_sha256, write_text
+from model.files import write_text
 from model.grand_challenge import output_folder
 from model.images import read_image
 from model.labels import Modality, Organelle
@@ -130,7 +130,7 @@ def _write_resources(method: Method, seed: int, runs: Path, folder: Path) -> Non
     for network in method.used:
         target = folder / f"{network}.safetensors"
         shutil.copyfile(checkpoint_of(runs, network, seed), target)
-        files[network] = CheckpointFile(target, file_sha256(target))
+        files[network] = CheckpointFile.of(target)
     first = next(iter(method.networks.values()))  # a routing wants all modalities
     routes: dict[Modality | None, dict[Organelle, Ensemble]]
     routes = {m: {o: (Route(method.networks.get(m, first), o),) for o in Organelle} for m in Modality}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import write_text
+from .files import file_sha256, write_text
 from .labels import Modality, Organelle
 
 ROUTING_FILE = "routing.json"
@@ -45,6 +45,11 @@ class CheckpointFile:
 
     path: Path
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "CheckpointFile":
+        """State a file with the hash that it has now."""
+        return cls(path, file_sha256(path))
 
 
 Ensemble = tuple[Route, ...]

@@ -22,16 +22,19 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP16])
 @pytest.mark.parametrize("modality", list(Modality))
-def test_shipped_networks_predict_the_same_in_16_bit(precision: Precision, modality: Modality) -> None:
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_shipped_networks_predict_the_same_in_16_bit(precision: Precision, modality: Modality, rotations: int) -> None:
     planes = map(read_image, sorted((ROOT / "test/input").rglob("*_z0.ome.tiff")))
     plane = next(plane for plane in planes if plane.info.modality == modality)
     images = []
-    for settings in (InferenceSettings(precision=p) for p in (precision, Precision.FP32)):
+    for settings in (InferenceSettings(rotations=rotations, precision=p) for p in (precision, Precision.FP32)):
         with Predictor.open(ROOT / "resources", device="cpu", settings=settings) as predictor:
             images.append(predictor.predict(plane.pixels, modality, pixel_size_um=plane.info.pixel_size_um))
     for organelle in Organelle:
         found, expected = (image[organelle] for image in images)
         assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9999
+        error = np.sqrt(np.mean((found.astype(float) - expected) ** 2))
+        assert 20 * np.log10(65535 / error) > 60
         assert psnr_db(found, expected) > LOWEST_PSNR_DB + 2, "another processor rounds otherwise"
         assert len(np.unique(found)) > 2000, "no 256 grey levels: the last layer is float32"
 

@@ -129,7 +129,7 @@ def test_a_file_of_the_base_is_never_replaced(resources: Path, tmp_path: Path) -
     taken.write_bytes(base.checkpoints["pix2pix-bf"].path.read_bytes())
     for file in base.checkpoints.values():
         (tmp_path / file.path.name).write_bytes(file.path.read_bytes())
-    by_hand = replace(base, checkpoints=base.checkpoints | {"pix2pix-bf": CheckpointFile(taken, file_sha256(taken))})
+    by_hand = replace(base, checkpoints=base.checkpoints | {"pix2pix-bf": CheckpointFile.of(taken)})
     by_hand.write(tmp_path)
     release({"pix2pix-bf": resources / "pix2pix-pc.safetensors"}, tmp_path, base=tmp_path)
     assert "pix2pix-bf-custom-2" in Routing.read(tmp_path).checkpoints
@@ -233,6 +233,7 @@ def test_networks_that_cannot_be_averaged_are_refused(
     assert not (out / "routing.json").exists()
 
 
+@pytest.mark.parametrize("option", ["--average", "--average-low"])
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -243,11 +244,11 @@ def test_networks_that_cannot_be_averaged_are_refused(
     ],
 )
 def test_average_needs_a_modality_and_names(
-    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+    option: str, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main(["--from", "x", "--average", *words, "--output", "nowhere"])
-    assert f"--average {' '.join(words)}: {said}" in capsys.readouterr().err
+        main(["--from", "x", option, *words, "--output", "nowhere"])
+    assert f"error: {option} {' '.join(words)}: {said}" in capsys.readouterr().err
 
 
 def test_joining_needs_networks_to_join(capsys: pytest.CaptureFixture[str]) -> None:

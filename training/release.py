@@ -26,7 +26,7 @@ from model import checkpoint
 from model.checkpoint import CheckpointMetadata
 from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence
 from model.errors import UserError
-from model.files import atomic_write, file_sha256, prepare_folder
+from model.files import atomic_write, prepare_folder
 from model.labels import Modality, Organelle
 from model.networks.build import Network, rebuild
 from model.networks.generator import ResnetGenerator
@@ -141,7 +141,7 @@ def release(
             network, metadata = filtered(network, metadata)
         target = output / _file_name(stored[name])
         checkpoint.save(target, network, metadata, compact=True)
-        files[stored[name]] = CheckpointFile(target, file_sha256(target))
+        files[stored[name]] = CheckpointFile.of(target)
         new[name] = Trained(stored[name], metadata)
         size = target.stat().st_size / 1e6
         log.info("%s: %.1f MB, %s, trained on %s", target, size, metadata.recipe, metadata.trained_on)
@@ -266,11 +266,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.join and not options.base:
         parser.error("--join needs --from, whose networks the new ones join")
     averages = []
-    for low, words in [(False, words) for words in options.average] + [(True, words) for words in options.average_low]:
-        try:
-            averages.append(Average.parse(words, low))
-        except ValueError as error:
-            parser.error(f"--average {' '.join(words)}: {error}")
+    for option, given in (("--average", options.average), ("--average-low", options.average_low)):
+        for words in given:
+            try:
+                averages.append(Average.parse(words, low=option == "--average-low"))
+            except ValueError as error:
+                parser.error(f"{option} {' '.join(words)}: {error}")
     if not sources and not averages:
         parser.error("no checkpoint is given")
     log_to_standard_streams("training")

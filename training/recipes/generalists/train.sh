@@ -12,7 +12,7 @@ minutes=${2:-20} fields=${3:-600}
 shift $(($# < 3 ? $# : 3))
 cd "$(dirname "$0")/../../.."
 python=${PYTHON:-.venv/bin/python}
-recipes=training/recipes/generalists
+recipes=training/recipes
 networks=(pix2pix_bf pix2pix_pc pix2pix_dic unetplusplus)
 mkdir -p "$output"
 
@@ -30,9 +30,12 @@ whole held_out "$python" simulate.py --setting mixed --fields $((fields < 16 ? f
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 declare -A running
 for network in "${networks[@]}"; do
-  given=(--config "$recipes/${network%%_*}.toml")
-  [ "$network" = unetplusplus ] || given+=(--modality "$(tr a-z A-Z <<<"${network#pix2pix_}")")
-  "$python" train.py "${given[@]}" --specimens "$output/cells" --data "$output/held_out" --max-minutes "$minutes" \
+  case $network in
+    unetplusplus) given=(--modality all) ;;
+    *) given=(--modality "$(tr a-z A-Z <<<"${network#pix2pix_}")" --upsampling resize) ;;
+  esac
+  configs=("$recipes/${network%%_*}.toml" "$recipes/generalists/any_culture.toml" "$recipes/appearance.toml")
+  "$python" train.py --config "${configs[@]}" "${given[@]}" --specimens "$output/cells" --data "$output/held_out" --max-minutes "$minutes" \
     --output "$output/$network" --resume "$@" >>"$output/$network.log" 2>&1 &
   running[$network]=$!
 done
