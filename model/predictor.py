@@ -45,6 +45,8 @@ TILE_BATCH = 4
 TILE_BATCH_PX = TILE_BATCH * 512**2
 """Most pixels in a batch: larger tiles come in smaller batches, so that memory stays the same."""
 INTENSITY = "relative, not quantitative"
+Heads = dict[str, dict[Organelle, Organelle]]
+"""For each checkpoint the organelles that it predicts, and the head of each."""
 BLANK = -1.0  # what is predicted where there is nothing to predict from: black
 
 
@@ -180,25 +182,13 @@ class Predictor:
         routed = self._routing.choose(modality, pixel_size_um)
         # Time follows from the rotations, not from how many networks there are.
         ensembles = {organelle: ensemble[:rotations] for organelle, ensemble in routed.items()}
-        heads: dict[str, dict[Organelle, Organelle]] = defaultdict(dict)
-        turns: dict[str, tuple[int, ...]] = {}
-        for organelle, ensemble in ensembles.items():
-            for member, route in enumerate(ensemble):
-                heads[route.checkpoint][organelle] = route.head
-                # One pass serves all heads of a network, so the smallest ensemble that it is in decides.
-                wanted = quarter_turns(rotations, member, len(ensemble))
-                turns[route.checkpoint] = max(turns.get(route.checkpoint, ()), wanted, key=len)
+        heads, turns = _share_work(ensembles, rotations)
         grids = {name: self._preprocessing(name).grid(shape, pixel_size_um) for name in heads}
         steps = [
             Step(name, heads[name], tuple(map(grids[name].scaled, self.settings.scales)), turns[name]) for name in heads
         ]
-        warnings = dict.fromkeys(grid.warning for grid in grids.values() if grid.warning)
-        for name in heads:
-            labelled = self.checkpoints[name].all_labels
-            if never := [str(organelle) for organelle, head in heads[name].items() if head not in labelled]:
-                warnings[f"{name} never had a label of {' and '.join(never)}, so what it predicts means nothing"] = None
         provenance = {o: self._provenance(modality, ensemble, grids) for o, ensemble in ensembles.items()}
-        return Plan(modality, shape, tuple(steps), tuple(warnings), provenance)
+        return Plan(modality, shape, tuple(steps), self._warnings(heads, grids), provenance)
 
     def preprocess(self, pixels: NDArray[np.uint16], plan: Plan) -> NetworkInputs:
         """Resample and normalize a plane (Y, X) of uint16 for each network of the plan.
@@ -263,6 +253,14 @@ class Predictor:
         preprocessing = self.checkpoints[checkpoint].preprocessing
         return preprocessing if self.rescale else replace(preprocessing, pixel_size_um=None)
 
+    def _warnings(self, heads: Heads, grids: Mapping[str, Grid]) -> tuple[str, ...]:
+        warnings = dict.fromkeys(grid.warning for grid in grids.values() if grid.warning)
+        for name in heads:
+            labelled = self.checkpoints[name].all_labels
+            if never := [str(organelle) for organelle, head in heads[name].items() if head not in labelled]:
+                warnings[f"{name} never had a label of {' and '.join(never)}, so what it predicts means nothing"] = None
+        return tuple(warnings)
+
     def _provenance(self, modality: Modality | None, ensemble: Ensemble, grids: Mapping[str, Grid]) -> dict[str, str]:
         names = [route.checkpoint for route in ensemble]
         learned = [self.checkpoints[name] for name in names]
@@ -317,6 +315,19 @@ class Predictor:
         if name not in self._networks:
             self._networks[name], _ = load(self._routing.checkpoints[name].path, device=str(self.device))
         return self._networks[name]
+
+
+def _share_work(ensembles: Mapping[Organelle, Ensemble], rotations: int) -> tuple[Heads, dict[str, tuple[int, ...]]]:
+    """Which heads each network predicts with, and in which quarter turns: an ensemble shares the rotations."""
+    heads: Heads = defaultdict(dict)
+    turns: dict[str, tuple[int, ...]] = {}
+    for organelle, ensemble in ensembles.items():
+        for member, route in enumerate(ensemble):
+            heads[route.checkpoint][organelle] = route.head
+            # One pass serves all heads of a network, so the smallest ensemble that it is in decides.
+            wanted = quarter_turns(rotations, member, len(ensemble))
+            turns[route.checkpoint] = max(turns.get(route.checkpoint, ()), wanted, key=len)
+    return heads, turns
 
 
 def _listed(values: Iterable[str]) -> str:
