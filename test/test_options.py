@@ -180,7 +180,7 @@ def test_recipes_of_the_shipped_checkpoints_are_valid(path: Path, monkeypatch: p
     # The checkpoints that they start from are not there, but were of the same architecture.
     monkeypatch.setattr("training.options._checkpoint_table", lambda _: {})
     found, _ = parse(["--config", str(path)])
-    width = 12 if found.recipe == "unetplusplus" else 32 if path.stem in {"8_bf", "8_dic"} else 24
+    width = 12 if found.recipe == "unetplusplus" else 32 if path.stem in {"8_bf", "8_dic", "12_bf", "12_dic"} else 24
     assert found.schedule.unit == "time" and found.width == width
 
 

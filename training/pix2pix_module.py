@@ -49,8 +49,10 @@ class Pix2PixModule:
         self.config = config
         self.device = device
         self.precision = choose_precision(config, device)
-        # cuDNN multiplies 16-bit numbers channels last; on CPUs a step takes twice as long so (benchmarks/training.py).
-        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        # cuDNN multiplies 16-bit numbers channels last, and so does what torch.compile makes for CPUs. Without it a CPU
+        # takes twice as long so, in the gradient of instance normalization (benchmarks/training.py).
+        channels_last = device.type == "cuda" or config.compile
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         # Gradients of fp16 would underflow without it; it skips a step whose gradients overflow.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is Precision.FP16)
         self.network = build(config.architecture).to(device, memory_format=layout).train()  # type: ignore[call-overload]
