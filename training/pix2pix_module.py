@@ -49,8 +49,8 @@ class Pix2PixModule:
         self.config = config
         self.device = device
         self.precision = choose_precision(config, device)
-        # cuDNN multiplies 16-bit numbers channels last, and so does what torch.compile makes for CPUs. Without it a CPU
-        # takes twice as long so, in the gradient of instance normalization (benchmarks/training.py).
+        # cuDNN multiplies 16-bit numbers channels last, and so do compiled networks on CPUs. Others
+        # take twice as long so there, in the gradient of instance normalization (benchmarks/training.py).
         channels_last = device.type == "cuda" or config.compile
         layout = torch.channels_last if channels_last else torch.contiguous_format
         # Gradients of fp16 would underflow without it; it skips a step whose gradients overflow.
