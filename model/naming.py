@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from .labels import Modality, Organelle
 
 # Longest first, so that ".ome.tiff" goes as a whole.
-IMAGE_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".mha")
+# OME's own names for BigTIFF are .btf, .tf8 and .tf2.
+_TIFF_SUFFIXES = (".tiff", ".tif", ".btf", ".tf8", ".tf2")
+IMAGE_SUFFIXES = (*(f".ome{suffix}" for suffix in _TIFF_SUFFIXES), *_TIFF_SUFFIXES, ".mha")
 STACK_SUFFIXES = (".ome.zarr", ".zarr", ".nd2", ".stk")
 """Of files of one or more planes that prediction reads; an OME-Zarr image is a folder."""
 UNREAD_SUFFIXES = (".czi", ".lif", ".lsm", ".oib", ".oif", ".oir", ".vsi", ".ims", ".dv")

@@ -107,7 +107,7 @@ def output_files(case: Case, options: OutputOptions) -> list[OutputFile]:
     name = case.name.removesuffix(".tiff") + suffix
     files = [OutputFile(output_folder(case.output, organelle) / name, (Content(organelle),)) for organelle in Organelle]
     if options.layout == "merged":
-        merged = name.replace(".tiff", ".ome.tiff") if options.file_format == "tiff" else name
+        merged = name.removesuffix(".tiff") + ".ome.tiff" if options.file_format == "tiff" else name
         files = [OutputFile(case.output / "images" / MERGED_FOLDER / merged, (Content(), *predictions))]
     if options.disagreement:
         files += [

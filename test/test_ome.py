@@ -310,11 +310,18 @@ def test_mha_that_is_no_whole_plane_is_refused(tmp_path):
     taller, huge = b"DimSize = 131 700", b"DimSize = 30000 30000"
     for content in (
         b"", b"II*\0", raw[:50], raw[:-1], packed[:-1], packed[: len(packed) // 2],
+        *(packed[: len(packed) // 2].replace(b"Data = True", b"Data = " + yes) for yes in (b"1", b"T")),
         raw.replace(b"LOCAL", b"/etc/hostname"),
         *(whole.replace(b"DimSize = 131 70", claim) for whole in (raw, packed) for claim in (taller, huge)),
     ):  # fmt: skip
         path.write_bytes(content)
         refusal(path)
+
+
+def test_mha_whose_path_is_not_utf8_is_refused(tmp_path):
+    write_mha(tmp_path / "a.mha", PIXELS)
+    path = (tmp_path / "a.mha").rename(tmp_path / "b_10\udcb5m.mha")  # as a Latin-1 disk has it
+    assert "found a path that is not UTF-8, expected" in refusal(path)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="real images are not part of the project")

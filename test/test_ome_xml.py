@@ -121,6 +121,13 @@ def test_metadata_in_a_companion_file(tmp_path: Path) -> None:
     assert (info.pixel_size_um, info.modality, info.warnings) == ((0.1, 0.1), Modality.PC, ())
 
 
+def test_a_companion_without_metadata_of_its_own_is_not_followed(tmp_path: Path) -> None:
+    binary = f'<OME xmlns="{NAMESPACE}"><BinaryOnly MetadataFile="a.companion.ome"/></OME>'
+    (tmp_path / "a.companion.ome").write_text(binary, encoding="utf-8")
+    info = inspect(write(tmp_path / "a.ome.tif", binary))
+    assert info.pixel_size_um is None and "a.companion.ome', which names another file" in info.warnings[0]
+
+
 def test_a_companion_in_another_folder_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "secret").write_text(ome(image()), encoding="utf-8")

@@ -149,10 +149,10 @@ def test_one_plane_of_a_stack_gives_plain_planes(
 
 
 def test_merged_layout(tmp_path: Path, resources: Path, expected: dict[Organelle, np.ndarray]) -> None:
-    write_stack(tmp_path / "in/sub/a.ome.tif")
+    write_stack(tmp_path / "in/sub.tiffs/a.ome.tif")
     options = BatchOptions(outputs=OutputOptions("merged"))
     go(tmp_path, resources, options)
-    assert outputs(tmp_path) == ["images/organelles-merged/sub/a.ome.tiff"]
+    assert outputs(tmp_path) == ["images/organelles-merged/sub.tiffs/a.ome.tiff"]
     path = tmp_path / "out" / outputs(tmp_path)[0]
     with open_stack(path) as stack:
         assert [channel.name for channel in stack.info.channels] == ["Input", *(o.label for o in Organelle)]

@@ -52,6 +52,10 @@ def read_mha(path: Path) -> tuple[NDArray[Any], PixelSize | None]:
 
 def _checked_reader(path: Path) -> Any:
     """SimpleITK's reader with the header read, its claims checked."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # SimpleITK would end the process
+        refuse(path, "a path that is not UTF-8", "a file and folders with such names")
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("MetaImageIO")
     reader.SetFileName(str(path))
@@ -91,7 +95,7 @@ def _check_local(path: Path) -> bytes | None:
         refuse(path, "content that is not MetaImage", "an .mha file")
     if end[1].upper() != b"LOCAL":
         refuse(path, "pixels kept in another file", "an .mha file that holds its pixels")
-    if not re.search(rb"^CompressedData\s*=\s*True\s*$", head[: end.start()], re.MULTILINE | re.IGNORECASE):
+    if not re.search(rb"^CompressedData\s*=\s*(?:True|T|1)\s*$", head[: end.start()], re.MULTILINE | re.IGNORECASE):
         return None
     return path.read_bytes()[end.end() :].lstrip(b"\r\n")
 

@@ -150,17 +150,23 @@ def parse_description(path: Path, description: str) -> tuple[ElementTree.Element
     ValueError
         Where it is broken or its companion file is absent; the reason as a clause.
     """
-    try:
-        root = parse_ome(description, path)
-    except ValueError as error:
-        raise ValueError(f"its OME-XML is broken ({error})") from error
+    root = _parse(path, description)
     file_uuid, provenance = (root.get("UUID") or "").strip().lower() or None, read_provenance(root)
     if companion := companion_name(root):
         text = _companion_text(path, companion)
         if text is None:
             raise ValueError(f"its metadata are in {companion!r}, which is not beside it")
-        root = parse_description(path, text)[0]
+        root = _parse(path, text)
+        if companion_name(root):
+            raise ValueError(f"its metadata are in {companion!r}, which names another file for them")
     return root, file_uuid, provenance
+
+
+def _parse(path: Path, text: str) -> ElementTree.Element:
+    try:
+        return parse_ome(text, path)
+    except ValueError as error:
+        raise ValueError(f"its OME-XML is broken ({error})") from error
 
 
 def _only_plane(path: Path, tiff: TiffReader) -> TiffReader:
