@@ -1,5 +1,6 @@
 """Reading of planes: what is accepted comes through exactly, what is not is refused in one sentence."""
 
+import re
 import struct
 import subprocess
 import sys
@@ -307,10 +308,11 @@ def test_mha_that_is_no_whole_plane_is_refused(tmp_path):
     write_mha(path, PIXELS.astype(np.float32))
     assert "float" in refusal(path)
     raw, packed = write_mha(path, PIXELS), write_mha(path, PIXELS, compressed=True)
+    unsized = re.sub(rb"CompressedDataSize = \d+\n", b"", packed)  # with it, ITK notices by itself
     taller, huge = b"DimSize = 131 700", b"DimSize = 30000 30000"
     for content in (
         b"", b"II*\0", raw[:50], raw[:-1], packed[:-1], packed[: len(packed) // 2],
-        *(packed[: len(packed) // 2].replace(b"Data = True", b"Data = " + yes) for yes in (b"1", b"T")),
+        *(unsized[: len(unsized) // 2].replace(b"Data = True", b"Data = " + yes) for yes in (b"1", b"T")),
         raw.replace(b"LOCAL", b"/etc/hostname"),
         *(whole.replace(b"DimSize = 131 70", claim) for whole in (raw, packed) for claim in (taller, huge)),
     ):  # fmt: skip

@@ -167,6 +167,14 @@ def test_planes_lie_where_their_tiffdata_say(tmp_path: Path) -> None:
         assert_planes(stack, STACK[:2, :2, :2])
 
 
+def test_more_channel_elements_than_channels_take_no_focal_planes(tmp_path: Path) -> None:
+    planes = [STACK[t, 0, z] for t, z in product(range(2), range(2))]
+    xml = ome_xml((1, 2, 4), "<TiffData/>").replace('SizeC="2"', 'SizeC="1"')
+    with open_stack(write_planes(tmp_path / "a.ome.tif", planes, xml)) as stack:
+        assert [channel.name for channel in stack.info.channels] == ["TL"]
+        assert_planes(stack, np.stack(planes)[None, None])
+
+
 def test_a_file_of_a_set_holds_its_own_planes(tmp_path: Path) -> None:
     """Bio-Formats' way of one file a channel: both files carry the same XML."""
     data = "".join(

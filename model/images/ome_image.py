@@ -126,7 +126,7 @@ class OmeImage:
         sizes = {axis: max(1, _whole(pixels.get(f"Size{axis}")) or 1) for axis in "ZCT"}
         return cls(
             shape=(_whole(pixels.get("SizeY")), _whole(pixels.get("SizeX"))),
-            sizes=sizes | {"C": max(sizes["C"], len(channels))},
+            sizes=sizes | {"C": _whole(pixels.get("SizeC")) or len(channels) or 1},
             order=pixels.get("DimensionOrder", "XYCZT"),
             size_attributes=tuple(
                 pixels.get(name) for axis in "YX" for name in (f"PhysicalSize{axis}", f"PhysicalSize{axis}Unit")
