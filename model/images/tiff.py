@@ -26,6 +26,7 @@ _UM_PER_RESOLUTION_UNIT = {"CENTIMETER": 1e4, "INCH": 25_400.0, "MILLIMETER": 1e
 _NO_PREDICTOR, _HORIZONTAL = 1, 2
 _CODECS_WITH_PREDICTOR = {"LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "LZMA"}
 _TOP_LEFT = 1
+_EXPECTED_PIXELS = f"{EXPECTED_PLANE} with 0 as black (MINISBLACK)"
 
 # What tifffile has to say of damaged files is said by UserError; without this it lands on stderr as well.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -158,10 +159,11 @@ def _check_page(path: Path, page: Any) -> None:
 def _check_pixel_kind(path: Path, page: Any) -> None:
     """Refuse all but unsigned grey values of 8 or 16 bits with 0 as black, the first row on top; say what is wrong."""
     if "PhotometricInterpretation" not in page.tags:
-        refuse(path, "no photometric interpretation (whether 0 is black or white)", f"{EXPECTED_PLANE}, MINISBLACK")
+        refuse(path, "no photometric interpretation (whether 0 is black or white)", _EXPECTED_PIXELS)
     photometric = _name(tifffile.PHOTOMETRIC, page.photometric)
     if page.samplesperpixel > 1 or photometric != "MINISBLACK":
-        refuse(path, f"pixels of photometric interpretation {photometric} with {page.samplesperpixel} value(s) each")
+        found = f"pixels of photometric interpretation {photometric} with {page.samplesperpixel} value(s) each"
+        refuse(path, found, _EXPECTED_PIXELS)
     sample_format = _name(tifffile.SAMPLEFORMAT, page.sampleformat or tifffile.SAMPLEFORMAT.UINT)
     if page.bitspersample not in (8, 16) or sample_format != "UINT":
         known = sample_format in ("UINT", "INT", "IEEEFP") and page.bitspersample in (8, 16, 32, 64)
