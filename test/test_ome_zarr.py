@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import zipfile
 from itertools import product
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ngff_zarr
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -325,6 +327,36 @@ def test_missing_chunks_are_warned_of_and_damaged_ones_refused(tmp_path: Path, v
     for chunk in chunks[6:]:
         chunk.unlink()
     assert "no pixels (all chunks are missing)" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "storage"),
+    [
+        *[("0.4", {"compressors": numcodecs.Blosc(cname, shuffle=mode)}) for cname in ("lz4", "zstd") for mode in (0, 1)],
+        *[("0.5", {"compressors": zarr.codecs.BloscCodec(cname=cname)}) for cname in ("lz4", "zstd", "blosclz")],
+        ("0.5", {"compressors": zarr.codecs.BloscCodec(), "shards": (1, 1, 2, 96, 64), "chunks": (1, 1, 1, 32, 32)}),
+        ("0.4", {"compressors": numcodecs.Zlib()}),
+        ("0.4", {"compressors": numcodecs.LZ4()}),
+        ("0.5", {"compressors": zarr.codecs.ZstdCodec()}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["<u2", "|u1"])
+@pytest.mark.parametrize("left", [0, 1, 10, 20, 0.5, 0.99])
+def test_a_chunk_cut_short_is_refused(
+    tmp_path: Path, version: str, storage: dict[str, Any], kind: str, left: float
+) -> None:
+    pixels = STACK.astype(kind)
+    path = image(tmp_path / "a.zarr", version=version, pixels=pixels, storage=storage)
+    chunk = max((file for file in (path / "0").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    t, c, z, *_ = (int(number) for number in re.findall(r"\d+", str(chunk.relative_to(path / "0"))))
+    z *= 2 if "shards" in storage else 1
+    with open_stack(path) as stack:
+        np.testing.assert_array_equal(stack.read_plane(t, c, z) & 0xFF, pixels[t, c, z] & 0xFF)
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[: int(left * len(whole)) if left < 1 else int(left)])
+    with pytest.raises(UserError, match="damaged|no pixels"), open_stack(path) as stack:
+        for index in range(z, 2):
+            stack.read_plane(t, c, index)
 
 
 def test_a_missing_shard_is_warned_of(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def open_ome_zarr(path: Path) -> "OmeZarrStack":
             f"{path}: found OME-Zarr, but the package to read it is missing, "
             'expected it by: pip install "in-silico-labelling[zarr]".'
         ) from error
+    from .ome_zarr_blosc import check_blosc_chunks
+
+    check_blosc_chunks()
     _check_entries(path)
     try:
         # Consolidated metadata are a copy that nothing keeps up to date.
