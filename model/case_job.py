@@ -139,8 +139,8 @@ def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptio
     if len(info.channels) * info.times * info.focal_planes > 1:
         plan = plan.with_provenance(channel=channel_title(info, channel), planes=selected.title)
         message += f", channel {channel_title(info, channel)}, {selected.title}"
-    if len(info.channels) == 1 and info.channels[0].transmitted is False:
-        warnings = (*warnings, f"its channel {channel_title(info, 0)} is fluorescence by its metadata")
+    if info.channels[channel].transmitted is False:
+        warnings = (*warnings, f"its channel {channel_title(info, channel)} is fluorescence by its metadata")
     geometry = OutputGeometry(
         selected.times,
         selected.focal_planes,

@@ -275,6 +275,8 @@ def test_a_contrast_method_that_is_none_costs_itself_alone(tmp_path: Path, contr
 def test_contradictions_about_the_modality_are_warned_of(tmp_path: Path) -> None:
     info = inspect(write(tmp_path / "a.tif", ome(image(channels=named("BF", "Phase")))))
     assert info.modality is Modality.BF and "ContrastMethod is Phase" in info.warnings[0]
+    info = inspect(write(tmp_path / "b.tif", ome(image(channels=named("PH3", "Fluorescence")))))
+    assert info.modality is Modality.PC and "ContrastMethod is Fluorescence: taken as PC" in info.warnings[0]
     info = inspect(write(tmp_path / "a_PC_1.tif", ome(image())))
     assert info.modality is Modality.BF and "name says PC" in info.warnings[0]
 

@@ -97,6 +97,29 @@ def test_each_plane_is_what_the_predictor_makes_of_it(
     assert go(tmp_path, resources, select(t=0))[0].status is Status.PREDICTED
 
 
+@pytest.mark.parametrize(
+    "channel",
+    [{"Name": "DAPI"}, {"Name": "C1", "ContrastMethod": "Fluorescence"}, {"Name": "pH3", "EmissionWavelength": 461}],
+)
+def test_one_plane_of_fluorescence_is_warned_of(
+    tmp_path: Path, resources: Path, caplog: pytest.LogCaptureFixture, channel: dict[str, Any]
+) -> None:
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1, "Channel": channel}
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/a.ome.tif", STACK[0, 0, 0], ome=True, photometric="minisblack", metadata=metadata)
+    assert go(tmp_path, resources, BatchOptions(modality=Modality.BF))[0].status is Status.PREDICTED
+    assert f"its channel {channel['Name']} is fluorescence by its metadata" in caplog.text
+
+
+def test_fluorescence_that_is_chosen_is_warned_of(
+    tmp_path: Path, resources: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_stack(tmp_path / "in/a.ome.tif")
+    options = BatchOptions(modality=Modality.BF, selection=SelectionOptions(channel="DAPI", t=0, z=0))
+    assert go(tmp_path, resources, options)[0].status is Status.PREDICTED
+    assert "its channel DAPI is fluorescence by its metadata" in caplog.text
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_each_plane_of_ome_zarr_is_what_the_predictor_makes_of_it(
     tmp_path: Path, resources: Path, expected: dict[Organelle, np.ndarray], version: str

@@ -256,6 +256,8 @@ def test_formats_that_are_not_read_are_named_with_what_to_do(tmp_path: Path, suf
         ("oblique", True, None), ("ESID", True, None), ("T PMT-T1", True, None), ("TRANS_BF", True, Modality.BF),
         ("DAPI", False, None), ("H3342", False, None), ("Alexa 488", False, None), ("GFP 488 nm", False, None),
         ("mCherry", False, None), ("SiR-actin", False, None), ("FITC BP", False, None),
+        ("pH3", None, None), ("pH3 Ser10", None, None), ("PH3", True, Modality.PC), ("S phase", None, None),
+        ("G1-phase", None, None), ("G2/M phase", None, None), ("Phase G", True, Modality.PC),
         ("Channel 0", None, None), ("cyto", None, None), ("DIC-DAPI", None, None), (None, None, None),
     ],
 )  # fmt: skip

@@ -22,8 +22,10 @@ _FLUORESCENT = (
     r"dapi|hoechst( ?\d+)?|h ?33?342|draq ?\d|syto.*|sytox.*|e?[gyrcb]fp|.*gfp.*|m ?cherry|m ?scarlet|(td ?)?tomato|"
     r"venus|mkate.*|fitc|tritc|texas ?red|rhodamine.*|cy ?[2357]|alexa.*|af ?\d+|atto ?\d+|bodipy.*|sir ?.*|"
     r"mito ?tracker.*|phalloidin.*|fluo.*|epi|"
-    r"(ex|em|laser)? ?[345678]\d\d( ?nm)?|nucle(us|i)|mito(chondria)?|actin|tubulin|tom ?20"
+    r"(ex|em|laser)? ?[345678]\d\d( ?nm)?|nucle(us|i)|mito(chondria)?|actin|tubulin|tom ?20|"
+    r"(g ?[0-2]|s|m|g ?2 m) phase"  # of the cell cycle
 )
+_PHOSPHO_HISTONE = r"(?<![^\W_])pH3(?![^\W_])"  # in any other case it is a phase ring
 _CONTRASTS = {"brightfield": Modality.BF, "phase": Modality.PC, "dic": Modality.DIC}
 _OTHER_TRANSMITTED_CONTRASTS = {"hoffmanmodulation", "obliqueillumination", "polarizedlight", "darkfield"}
 _TRANSMITTED_ILLUMINATIONS = {"transmitted", "oblique"}
@@ -87,7 +89,8 @@ def spelled_modality(name: str) -> Modality | None:
 def _by_name(name: str) -> tuple[bool, Modality | None] | None:
     words, modality = _words(name), spelled_modality(name)
     transmitted = modality is not None or _spells(words, _TRANSMITTED)
-    if transmitted == _spells(words, _FLUORESCENT):  # neither, or both
+    fluorescent = _spells(words, _FLUORESCENT) or re.search(_PHOSPHO_HISTONE, name) is not None
+    if transmitted == fluorescent:  # neither, or both
         return None
     return transmitted, modality
 

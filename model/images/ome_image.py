@@ -234,9 +234,10 @@ def channel_of(attributes: Mapping[str, str], warnings: list[str]) -> Channel:
         acquisition_mode=attributes.get("AcquisitionMode"),
         fluorescent="Fluor" in attributes or "EmissionWavelength" in attributes,
     )
-    if lit and channel.modality and lit is not channel.modality:
-        named = channel.modality
-        warnings.append(f"its channel is called {name}, but its ContrastMethod is {contrast}: taken as {named}")
+    other_modality = lit and channel.modality and lit is not channel.modality
+    if other_modality or (channel.transmitted and method == "fluorescence"):
+        taken = channel.modality or "transmitted light"
+        warnings.append(f"its channel is called {name}, but its ContrastMethod is {contrast}: taken as {taken}")
     return channel
 
 

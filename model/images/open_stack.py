@@ -143,7 +143,7 @@ def _of_one_plane(info: ImageInfo) -> StackInfo:
     return StackInfo(
         info.path,
         info.shape,
-        channels=(Channel(info.channel, info.modality, describe_channel(info.channel).transmitted),),
+        channels=(Channel(info.channel, info.modality, info.transmitted),),
         pixel_size_um=info.pixel_size_um,
         provenance=info.provenance,
         warnings=info.warnings,

@@ -38,6 +38,8 @@ class ImageInfo:
         By channel name, contrast method, or the token in the file's name; None: nothing tells it.
     channel : str or None
         Channel name as the file states it.
+    transmitted : bool or None
+        Whether its channel is transmitted light; None: nothing tells.
     provenance : mapping of str to str
         What `write_plane` recorded; empty for files of other programs.
     warnings : tuple of str
@@ -50,6 +52,7 @@ class ImageInfo:
     pixel_size_um: tuple[float, float] | None = None
     modality: Modality | None = None
     channel: str | None = None
+    transmitted: bool | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -113,7 +116,8 @@ def plane_info(path: Path, tiff: TiffInfo) -> ImageInfo:
     size = trusted_pixel_size(tiff, metadata.pixel_size_um, metadata.states_size)
     modality, contradiction = reconcile_modality(path, metadata.channel)
     warnings = (*tiff.warnings, *metadata.warnings, *contradiction)
-    return ImageInfo(path, tiff.shape, tiff.axes, size, modality, metadata.channel.name, provenance, warnings)
+    name, transmitted = metadata.channel.name, metadata.channel.transmitted
+    return ImageInfo(path, tiff.shape, tiff.axes, size, modality, name, transmitted, provenance, warnings)
 
 
 def reconcile_modality(path: Path, channel: Channel) -> tuple[Modality | None, tuple[str, ...]]:
