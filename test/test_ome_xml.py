@@ -1,6 +1,7 @@
 """What an OME-XML says of this plane: the right Image and channel, and one bad value costs no other."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tifffile
 
 from model.errors import UserError
 from model.images import inspect, read_image, write_plane
+from model.images.open_stack import open_stack
 from model.images.units import um_per_unit
 from model.labels import Modality
 
@@ -108,6 +110,39 @@ def test_a_label_image_in_the_first_directory(tmp_path: Path) -> None:
     found = read_image(path)
     np.testing.assert_array_equal(found.pixels, PIXELS)
     assert (found.info.pixel_size_um, found.info.channel) == ((0.1, 0.1), "BF")
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_another_image_of_the_same_proportions_is_no_level(tmp_path: Path, planes: int) -> None:
+    """Such as that of a camera with binning: its directories bear no mark."""
+    first = image(0, tiff_data='<TiffData IFD="0" PlaneCount="1"/>')
+    binned = f'<TiffData IFD="1" PlaneCount="{planes}"/>'
+    second = image(1, px="0.2", shape=(32, 40), sizes=(planes, 1, 1), tiff_data=binned)
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(PIXELS, description=ome(first, second).encode(), metadata=None, photometric="minisblack")
+        for n in range(planes):
+            tiff.write(PIXELS[::2, ::2] + n, metadata=None, photometric="minisblack", contiguous=False)
+    if planes == 1:  # as some writers list the levels of a pyramid
+        assert inspect(path).warnings == ("its image of 40 x 32 px is taken as a smaller copy of the one of full size",)
+        return
+    for read in (inspect, open_stack):
+        with pytest.raises(UserError, match=r"found images .* of 80 x 64 px and 40 x 32 px, expected one image a file"):
+            read(path)
+
+
+def test_another_image_beside_a_stack_is_refused(tmp_path: Path) -> None:
+    first = image(0, sizes=(3, 1, 1), tiff_data='<TiffData IFD="0" PlaneCount="3"/>')
+    second = image(1, shape=(32, 40), sizes=(2, 1, 1), tiff_data='<TiffData IFD="3" PlaneCount="2"/>')
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        options: dict[str, Any] = {"metadata": None, "photometric": "minisblack", "contiguous": False}
+        for n in range(3):
+            tiff.write(PIXELS, description=None if n else ome(first, second).encode(), **options)
+        for _ in range(2):
+            tiff.write(PIXELS[::2, ::2], **options)
+    with pytest.raises(UserError, match="80 x 64 px and 40 x 32 px"):
+        open_stack(path)
 
 
 def test_metadata_in_a_companion_file(tmp_path: Path) -> None:

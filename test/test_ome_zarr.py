@@ -332,7 +332,11 @@ def test_missing_chunks_are_warned_of_and_damaged_ones_refused(tmp_path: Path, v
 @pytest.mark.parametrize(
     ("version", "storage"),
     [
-        *[("0.4", {"compressors": numcodecs.Blosc(cname, shuffle=mode)}) for cname in ("lz4", "zstd") for mode in (0, 1)],
+        *[
+            ("0.4", {"compressors": numcodecs.Blosc(cname, shuffle=mode)})
+            for cname in ("lz4", "zstd")
+            for mode in (0, 1)
+        ],
         *[("0.5", {"compressors": zarr.codecs.BloscCodec(cname=cname)}) for cname in ("lz4", "zstd", "blosclz")],
         ("0.5", {"compressors": zarr.codecs.BloscCodec(), "shards": (1, 1, 2, 96, 64), "chunks": (1, 1, 1, 32, 32)}),
         ("0.4", {"compressors": numcodecs.Zlib()}),
@@ -354,7 +358,7 @@ def test_a_chunk_cut_short_is_refused(
         np.testing.assert_array_equal(stack.read_plane(t, c, z) & 0xFF, pixels[t, c, z] & 0xFF)
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[: int(left * len(whole)) if left < 1 else int(left)])
-    with pytest.raises(UserError, match="damaged|no pixels"), open_stack(path) as stack:
+    with pytest.raises(UserError, match=r"damaged|no pixels"), open_stack(path) as stack:
         for index in range(z, 2):
             stack.read_plane(t, c, index)
 

@@ -68,6 +68,15 @@ def test_the_plane_of_full_resolution_is_read(tmp_path: Path, pages: list[tuple[
     assert inspect(path).shape == (64, 80)
 
 
+@pytest.mark.parametrize("shape", [(5000, 500), (500, 5000), (37, 4099)])
+@pytest.mark.parametrize("up", [0, 1])
+def test_levels_of_a_long_image(tmp_path: Path, shape: tuple[int, int], up: int) -> None:
+    pixels = np.random.default_rng(0).integers(1, 65536, shape).astype(np.uint16)
+    levels = [np.resize(pixels, [max(1, (side + up * (2**n - 1)) >> n) for side in shape]) for n in range(1, 5)]
+    path = write_pages(tmp_path / "a.tif", (pixels, {}), *((level, {}) for level in levels))
+    np.testing.assert_array_equal(read_image(path).pixels, pixels)
+
+
 def test_a_transparency_mask_is_no_plane(tmp_path: Path) -> None:
     path = write_pages(tmp_path / "a.tif", (PIXELS, {}), ((PIXELS > 9).astype(np.uint8), SMALL))
     with tifffile.TiffFile(path, mode="r+b") as tiff:

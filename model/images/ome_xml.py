@@ -161,6 +161,50 @@ def read_stack_metadata(
     )
 
 
+def check_levels(
+    root: ElementTree.Element,
+    path: Path,
+    shape: tuple[int, int],
+    levels: Sequence[tuple[int, tuple[int, int]]],
+    file_uuid: str | None,
+) -> tuple[str, ...]:
+    """Check what the XML says of directories that are taken for smaller copies of the image by their size alone.
+
+    Parameters
+    ----------
+    root : Element
+    path : Path
+    shape : (int, int)
+        Rows and columns of the image.
+    levels : sequence of (int, (int, int))
+        Number in the file's chain, rows and columns of each such directory.
+    file_uuid : str or None
+        The file's own, where it states one.
+
+    Returns
+    -------
+    tuple of str
+        A warning, where they are an Image of their own with as many planes: some writers list a pyramid's levels so.
+
+    Raises
+    ------
+    UserError
+        Where they are an Image of their own with another number of times, channels or focal planes.
+    """
+    images = _images(root)
+    file_uuid = _known_uuid(images, file_uuid)
+    full = [image.sizes for image in images if image.shape == shape]
+    found: dict[tuple[int, int], None] = {}
+    for number, size in levels:
+        for image in images:
+            if image.shape == size and image.tiff_data and number in image.positions(path.name, number + 1, file_uuid):
+                if image.sizes not in full:
+                    found_sizes = " and ".join(f"{x} x {y} px" for y, x in (shape, size))
+                    refuse(path, f"images (positions or scenes) of {found_sizes}", "one image a file")
+                found[size] = None
+    return tuple(f"its image of {x} x {y} px is taken as a smaller copy of the one of full size" for y, x in found)
+
+
 def _images(root: ElementTree.Element) -> list[OmeImage]:
     return [OmeImage.read(pixels) for image in children(root, "Image") for pixels in children(image, "Pixels")]
 

@@ -16,13 +16,13 @@ _HEADER_BYTES = 16
 _LENGTH = slice(12, 16)  # in the header: bytes of the chunk, header included
 
 
-class _CheckedBlosc(Blosc):
+class _CheckedBlosc(Blosc):  # type: ignore[misc]  # numcodecs and zarr are untyped here
     def decode(self, buf: Any, out: Any = None) -> Any:
         _check_length(buf)
         return super().decode(buf, out)
 
 
-class _CheckedBloscCodec(BloscCodec):
+class _CheckedBloscCodec(BloscCodec):  # type: ignore[misc]
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
         _check_length(chunk_bytes.as_numpy_array())
         return await super()._decode_single(chunk_bytes, chunk_spec)

@@ -12,7 +12,7 @@ from ..naming import UNREAD_SUFFIXES
 from .channels import describe_channel
 from .limits import refuse
 from .ome_image import Position
-from .ome_xml import looks_like_ome, read_stack_metadata
+from .ome_xml import check_levels, looks_like_ome, read_stack_metadata
 from .reader import ImageInfo, inspect, is_mha, parse_description, plane_info, read_image, trusted_pixel_size
 from .stack import Channel, Stack, StackInfo, check_index, to_uint16
 from .tiff import TiffReader
@@ -116,6 +116,7 @@ class _TiffStack:
                 warnings.append(f"{error}, so pixel size and channels are unknown")
                 states_size = True
             else:
+                warnings += check_levels(root, path, tiff.shape, tiff.unmarked_levels, file_uuid)
                 ome = read_stack_metadata(root, path, tiff.directories, tiff.shape, file_uuid)
                 channels, size, states_size = ome.channels, ome.pixel_size_um, ome.states_size
                 stated = StatedPlanes(ome.positions, None, ome.z_step_um, ome.time_increment_s, ome.warnings)

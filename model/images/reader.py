@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +14,7 @@ from ..naming import modality_token
 from .limits import refuse
 from .ome_image import OmeMetadata, PlaneLocation
 from .ome_writer import SOFTWARE
-from .ome_xml import companion_name, looks_like_ome, parse_ome, read_plane_metadata, read_provenance
+from .ome_xml import check_levels, companion_name, looks_like_ome, parse_ome, read_plane_metadata, read_provenance
 from .stack import Channel, to_uint16
 from .tiff import TiffInfo, TiffReader
 
@@ -191,7 +191,9 @@ def _read_ome(path: Path, tiff: TiffInfo) -> tuple[OmeMetadata, dict[str, str]]:
         lost = f"{error}, so pixel size and channel are unknown"
         return OmeMetadata(states_size=True, warnings=(lost,)), {}
     where = PlaneLocation(path.name, tiff.directories[0], tiff.chain, tiff.shape)
-    return read_plane_metadata(root, where, file_uuid), provenance
+    metadata = read_plane_metadata(root, where, file_uuid)
+    copies = check_levels(root, path, tiff.shape, tiff.unmarked_levels, file_uuid)
+    return replace(metadata, warnings=(*metadata.warnings, *copies)), provenance
 
 
 def _companion_text(path: Path, name: str) -> str | None:

@@ -48,6 +48,8 @@ class TiffInfo:
         Numbers of the planes' directories in the chain from 0 (-1: a SubIFD); one, if all planes lie behind it.
     chain : int
         How many directories the chain has.
+    unmarked_levels : tuple of (int, (int, int))
+        As in `Directories`.
     description : str
         ImageDescription of the first directory, where OME-XML and ImageJ's text stand.
     software : str
@@ -61,6 +63,7 @@ class TiffInfo:
     planes: int
     directories: tuple[int, ...]
     chain: int
+    unmarked_levels: tuple[tuple[int, tuple[int, int]], ...]
     description: str
     software: str
     tag_pixel_size_um: tuple[float, float] | None
@@ -213,6 +216,7 @@ def _info(tif: tifffile.TiffFile, directories: Directories, planes: int) -> Tiff
         planes=planes,
         directories=directories.numbers,
         chain=len(tif.pages),
+        unmarked_levels=directories.unmarked_levels,
         description=str(first.description),
         software=str(first.software),
         tag_pixel_size_um=_tag_pixel_size(tif, page),

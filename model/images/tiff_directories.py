@@ -20,10 +20,14 @@ _MAX_DIRECTORIES = 1_000_000
 
 @dataclass(frozen=True)
 class Directories:
-    """The directories of full resolution, of one shape, and their numbers in the main chain (-1: a SubIFD)."""
+    """The directories of full resolution, of one shape, and their numbers in the main chain (-1: a SubIFD).
+
+    `unmarked_levels` are the number and the shape of each that is taken for a smaller copy by its proportions alone.
+    """
 
     pages: tuple[Any, ...]
     numbers: tuple[int, ...]
+    unmarked_levels: tuple[tuple[int, tuple[int, int]], ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -75,10 +79,15 @@ def find_planes(path: Path, tif: tifffile.TiffFile) -> Directories:
     if larger:
         refuse(path, f"a directory of {_size(larger[0])} that is marked as a reduced copy of one of {_size(page)}")
     planes = [(number, other) for number, other in full if _shape(other) == _shape(page)]
-    others = [other for _, other in full if _shape(other) != _shape(page)]
-    if strange := [other for other in others if not _is_level(other, page)]:
+    others = [(number, other) for number, other in full if _shape(other) != _shape(page)]
+    if strange := [other for _, other in others if not _is_level(other, page)]:
         refuse(path, f"several images, of {_size(page)} and {_size(strange[0])}")
-    return Directories(tuple(page for _, page in planes), tuple(number for number, _ in planes), warnings)
+    return Directories(
+        tuple(page for _, page in planes),
+        tuple(number for number, _ in planes),
+        tuple((number, _shape(other)) for number, other in others),
+        warnings,
+    )
 
 
 def stored_axes(tif: tifffile.TiffFile, page: Any) -> str:
@@ -90,9 +99,10 @@ def stored_axes(tif: tifffile.TiffFile, page: Any) -> str:
 
 def _is_level(other: Any, page: Any) -> bool:
     """Whether an unmarked directory is a smaller copy: a pyramid's levels have the same proportions, to a pixel."""
-    (height, width), (small_height, small_width) = _shape(page), _shape(other)
-    factor = height / max(1, small_height)
-    return factor >= 1.5 and abs(width / factor - small_width) <= 1.0 + 1e-6
+    full, small = _shape(page), _shape(other)
+    long = int(full[1] > full[0])  # of the longer side, rounding to whole pixels changes the factor least
+    factor = full[long] / max(1, small[long])
+    return factor >= 1.5 and abs(full[1 - long] / factor - small[1 - long]) <= 1.0 + 1e-6
 
 
 def _subfile_type(page: Any) -> int:
