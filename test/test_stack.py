@@ -191,6 +191,29 @@ def test_a_file_of_a_set_holds_its_own_planes(tmp_path: Path) -> None:
             assert stack.info.warnings == ()
 
 
+@pytest.mark.parametrize("uuid", ["urn:uuid:old", ""])
+@pytest.mark.parametrize("root", ["", ' UUID="urn:uuid:a"'])
+def test_a_renamed_file_is_the_only_one_that_its_xml_names(tmp_path: Path, uuid: str, root: str) -> None:
+    data = "".join(
+        f'<TiffData IFD="{z}" FirstZ="{z}" PlaneCount="1"><UUID FileName="old.ome.tif">{uuid}</UUID></TiffData>'
+        for z in range(4)
+    )
+    xml = ome_xml((1, 1, 4), data).replace(' UUID="urn:uuid:a"', root)
+    with open_stack(write_planes(tmp_path / "new.ome.tif", list(STACK[0, 0]), xml)) as stack:
+        assert_planes(stack, STACK[:1, :1])
+        assert [channel.name for channel in stack.info.channels] == ["TL"] and stack.info.warnings == ()
+
+
+def test_a_renamed_file_of_several_is_refused(tmp_path: Path) -> None:
+    data = "".join(
+        f'<TiffData IFD="{z}" FirstC="{c}" FirstZ="{z}" PlaneCount="1"><UUID FileName="{c}.ome.tif"/></TiffData>'
+        for c in range(2)
+        for z in range(4)
+    )
+    xml = ome_xml((1, 2, 4), data)
+    assert "of which its OME-XML describes 0" in refusal(write_planes(tmp_path / "a.tif", list(STACK[0, 0]), xml))
+
+
 def test_an_acquisition_that_was_stopped_gives_its_whole_time_points(tmp_path: Path) -> None:
     planes = [STACK[t, c, 0] for t in range(3) for c in range(2)][:5]
     with open_stack(write_planes(tmp_path / "a.ome.tif", planes, ome_xml((9, 2, 1), "<TiffData/>"))) as stack:

@@ -210,8 +210,16 @@ def _images(root: ElementTree.Element) -> list[OmeImage]:
 
 
 def _known_uuid(images: Sequence[OmeImage], file_uuid: str | None) -> str | None:
-    """Return the file's UUID where the XML names it. Of a renamed copy only the name can tell."""
-    return file_uuid if file_uuid in {data.uuid for image in images for data in image.tiff_data} else None
+    """Return the UUID by which the XML names the file; None where only its name can tell, as of a renamed copy.
+
+    Where the XML names no more than one file, that is this one, whatever it is called by now.
+    """
+    named = [data for image in images for data in image.tiff_data if data.uuid is not None]
+    uuids = {data.uuid for data in named}
+    if file_uuid in uuids:
+        return file_uuid
+    only_one = len(uuids) == 1 and len({data.file_name for data in named}) == 1
+    return next(iter(uuids)) if only_one else None
 
 
 def _images_meant(images: Sequence[OmeImage], where: PlaneLocation, file_uuid: str | None) -> Sequence[OmeImage]:
