@@ -146,8 +146,8 @@ def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptio
         selected.focal_planes,
         info.shape,
         info.pixel_size_um,
-        info.z_step_um if selected.focal_planes > 1 else None,
-        info.time_increment_s if selected.times > 1 else None,
+        info.z_step_um and selected.z_step and info.z_step_um * selected.z_step,
+        info.time_increment_s and selected.time_step and info.time_increment_s * selected.time_step,
     )
     return CaseJob(
         case,
@@ -158,7 +158,7 @@ def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptio
         _contents(options.outputs),
         PlanesInMemory() if len(selected.positions) == 1 else PlanesOnDisk(case),
         message,
-        tuple(dict.fromkeys((*warnings, *info.warnings, *plan.warnings))),
+        tuple(dict.fromkeys((*warnings, *info.warnings, *selected.warnings, *plan.warnings))),
     )
 
 

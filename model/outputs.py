@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,7 +18,7 @@ from .grand_challenge import DISAGREEMENT, MERGED_FOLDER, output_folder
 from .images import write_plane
 from .images.ome_stack_writer import write_ome_tiff_stack
 from .images.open_stack import open_stack
-from .images.stack import OutputChannel
+from .images.stack import OutputChannel, Stack
 from .labels import ORGANELLE_COLOURS, Organelle
 
 Layout = Literal["organelles", "merged"]
@@ -158,22 +159,29 @@ def is_written(
 ) -> bool:
     """Whether a file can be read to its last pixel, and says of itself what it would say if it were made now."""
     compared = provenance.keys() - set(not_compared)
+    expected = geometry.shape, geometry.times, len(file.contents), geometry.focal_planes
     try:
         with open_stack(file.path) as stack:
             info = stack.info
-            same = info.shape == geometry.shape and all(info.provenance.get(key) == provenance[key] for key in compared)
-            if not same or (info.times, len(info.channels), info.focal_planes) != (
-                geometry.times,
-                len(file.contents),
-                geometry.focal_planes,
-            ):
-                return False
-            for t in range(info.times):
-                for c in range(len(info.channels)):
-                    for z in range(info.focal_planes):
-                        stack.read_plane(t, c, z)
+            same = expected == (info.shape, info.times, len(info.channels), info.focal_planes)
+            same &= all(info.provenance.get(key) == provenance[key] for key in compared)
+            return same and _is_whole(file.path, stack)
     except UserError:  # absent, damaged, or of another program
         return False
+
+
+def _is_whole(path: Path, stack: Stack) -> bool:
+    """Whether no plane is missing; UserError where one is damaged."""
+    if path.suffix == ".zarr":
+        from .images.ome_zarr_writer import keeps_all_chunks
+
+        if not keeps_all_chunks(path):
+            return False
+    info = stack.info
+    if info.stored:
+        return False
+    for position in product(range(info.times), range(len(info.channels)), range(info.focal_planes)):
+        stack.read_plane(*position)
     return True
 
 

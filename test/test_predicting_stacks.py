@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,114 @@ def test_one_plane_of_a_stack_gives_plain_planes(
         np.testing.assert_array_equal(read_image(path).pixels, expected[organelle][2, 1])
 
 
+def write_sparse(path: Path, kept: Iterable[tuple[int, int, int]]) -> Path:
+    """A stack that lacks planes: those (t, c, z) of a larger one that are kept, each with a TiffData of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    positions = list(kept)
+    data = "".join(
+        f'<TiffData IFD="{n}" PlaneCount="1" FirstT="{t}" FirstC="{c}" FirstZ="{z}"/>'
+        for n, (t, c, z) in enumerate(positions)
+    )
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYCZT" Type="uint16" SizeX="36" SizeY="40" SizeT="9" SizeC="2" SizeZ="5" PhysicalSizeX="0.1" '
+        'PhysicalSizeY="0.1" PhysicalSizeZ="0.5" TimeIncrement="30"><Channel ID="Channel:0:0" Name="PC"/>'
+        f'<Channel ID="Channel:0:1" Name="GFP"/>{data}</Pixels></Image></OME>'
+    )
+    with tifffile.TiffWriter(path) as tiff:
+        for n, (t, c, z) in enumerate(positions):
+            plane = np.roll(STACK[0, c, 0], (t, z), (0, 1))
+            text = None if n else xml.encode()
+            tiff.write(plane, description=text, photometric="minisblack", metadata=None, contiguous=False)
+    return path
+
+
+GFP_AT_ALL_TIMES = [(t, 1, 0) for t in range(9)]
+GFP_AT_ALL_HEIGHTS = [(0, 1, z) for z in range(5)]
+STOPPED = [(t, 0, z) for t in range(3) for z in range(2)][:5]
+HEIGHTS_AT_FIRST = [(0, 0, 0), (0, 0, 2)] + [(t, 0, 1) for t in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("kept", "selection", "positions", "steps", "warned"),
+    [
+        ([(t, 0, 0) for t in range(9)] + [(5, 1, 0)], {}, [(t, 0) for t in range(9)], (None, 30), ""),
+        ([(t, 0, 0) for t in range(9)] + [(5, 1, 0)], {"z": "best"}, [(t, 0) for t in range(9)], (None, 30), ""),
+        ([(t, 0, 0) for t in (0, 4, 8)] + GFP_AT_ALL_TIMES, {}, [(0, 0), (4, 0), (8, 0)], (None, 120), ""),
+        ([(t, 0, 0) for t in (0, 1, 8)] + GFP_AT_ALL_TIMES, {}, [(0, 0), (1, 0), (8, 0)], (None, None), ""),
+        (list(product((0, 4, 8), (0,), (0, 2))), {}, list(product((0, 4, 8), (0, 2))), (1, 120), ""),
+        ([(0, 0, 2), *GFP_AT_ALL_HEIGHTS], {}, [(0, 2)], (None, None), ""),
+        ([(0, 0, z) for z in (0, 2, 4)] + GFP_AT_ALL_HEIGHTS, {}, [(0, 0), (0, 2), (0, 4)], (1, None), ""),
+        (STOPPED, {}, [(0, 0), (0, 1), (1, 0), (1, 1)], (0.5, 30), "1 of its 3 time points"),
+        (HEIGHTS_AT_FIRST, {}, [(t, 1) for t in range(9)], (None, 30), "2 of its 3 focal planes"),
+        (HEIGHTS_AT_FIRST, {"t": 0}, [(0, 0), (0, 1), (0, 2)], (0.5, None), ""),
+        (HEIGHTS_AT_FIRST, {"z": 2}, [(0, 2)], (None, None), ""),
+    ],
+)  # fmt: skip
+def test_of_a_stack_that_lacks_planes_the_whole_of_its_channel_is_predicted(
+    tmp_path: Path,
+    resources: Path,
+    caplog: pytest.LogCaptureFixture,
+    kept: list[tuple[int, int, int]],
+    selection: dict[str, Any],
+    positions: list[tuple[int, int]],
+    steps: tuple[float | None, float | None],
+    warned: str,
+) -> None:
+    write_sparse(tmp_path / "in/a.ome.tif", kept)
+    (outcome,) = go(tmp_path, resources, select(**selection))
+    assert outcome.error is None
+    warning = f"{warned} lack planes of channel PC and are left out" if warned else ""
+    assert ("left out" in caplog.text) == bool(warned) and warning in caplog.text
+    with (
+        open_stack(outcome.case.outputs[Organelle.ACTIN]) as stack,
+        Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor,
+    ):
+        info = stack.info
+        assert (info.z_step_um, info.time_increment_s) == steps
+        assert info.times * info.focal_planes == len(positions)
+        for number in {0, len(positions) - 1}:
+            t, z = positions[number]
+            pixels = np.roll(STACK[0, 0, 0], (t, z), (0, 1))
+            expected = predictor.predict(pixels, Modality.PC, pixel_size_um=(0.1, 0.1))[Organelle.ACTIN]
+            np.testing.assert_array_equal(
+                stack.read_plane(number // info.focal_planes, 0, number % info.focal_planes), expected
+            )
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({"t": 1}, "--t 1 finds no plane of channel PC, expected an index of 0 to 8 in steps of 4"),
+        ({"z": 1}, "--z 1 finds no plane of channel PC, expected an index of 0"),
+    ],
+)
+def test_an_index_of_which_the_channel_has_no_plane(
+    tmp_path: Path, resources: Path, selection: dict[str, int], expected: str
+) -> None:
+    write_sparse(tmp_path / "in/a.ome.tif", [(t, 0, 0) for t in (0, 4, 8)] + [(t, 1, 0) for t in range(9)])
+    (outcome,) = go(tmp_path, resources, select(**selection))
+    assert expected in str(outcome.error)
+
+
+def test_planes_without_any_whole_time_or_height_are_refused(tmp_path: Path, resources: Path) -> None:
+    write_sparse(tmp_path / "in/a.ome.tif", [(t, 0, t) for t in range(3)])
+    (outcome,) = go(tmp_path, resources)
+    assert "found 3 planes of 3 times and 3 focal planes in channel PC" in str(outcome.error)
+
+
+@pytest.mark.parametrize("lost", ["0/0/0/0/0/0", "1/0/0/0/0/0", "1"])
+def test_an_output_that_has_lost_a_chunk_is_predicted_again(tmp_path: Path, resources: Path, lost: str) -> None:
+    write_stack(tmp_path / "in/a.ome.tif", pixels=np.tile(STACK[:1, :, :1], (1, 1, 1, 8, 8)))
+    options = BatchOptions(outputs=OutputOptions(file_format="zarr"))
+    go(tmp_path, resources, options)
+    assert go(tmp_path, resources, options)[0].status is Status.ALREADY_PREDICTED
+    path = tmp_path / "out/images/nucleus-fluorescence-ome-tiff/a.ome.zarr" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert go(tmp_path, resources, options)[0].status is Status.PREDICTED
+    assert path.exists()
+
+
 def test_merged_layout(tmp_path: Path, resources: Path, expected: dict[Organelle, np.ndarray]) -> None:
     write_stack(tmp_path / "in/sub.tiffs/a.ome.tif")
     options = BatchOptions(outputs=OutputOptions("merged"))
@@ -258,7 +367,7 @@ def test_a_channel_by_name_or_index(tmp_path: Path, resources: Path, wanted: str
 def test_an_index_beyond_the_stack(tmp_path: Path, resources: Path, selection: dict[str, int]) -> None:
     write_stack(tmp_path / "in/a.ome.tif")
     (outcome,) = go(tmp_path, resources, select(**selection))
-    assert "finds no plane, expected an index from 0 to" in str(outcome.error)
+    assert "finds no plane, expected an index of 0 to" in str(outcome.error)
 
 
 def test_the_plane_in_focus_at_each_time(tmp_path: Path, resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:

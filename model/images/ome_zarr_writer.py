@@ -101,6 +101,15 @@ def write_ome_zarr(
         )
 
 
+def keeps_all_chunks(path: Path) -> bool:
+    """Whether an image of this program has lost no level and no chunk since it was written."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r", zarr_format=2, use_consolidated=False)
+    levels = [group.get(str(level)) for level in range(len(group.attrs["multiscales"][0]["datasets"]))]
+    return all(level is not None and level.nchunks_initialized == level.nchunks for level in levels)
+
+
 def _check_may_be_replaced(path: Path) -> None:
     """Refuse a folder that another program or a person made: replacing it would delete it."""
     if not os.path.lexists(path):

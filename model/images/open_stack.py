@@ -1,6 +1,6 @@
 """Open an image file of any kind that is read here: TIFF, OME-TIFF, .mha, OME-Zarr, ND2."""
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ from .limits import refuse
 from .ome_image import Position
 from .ome_xml import check_levels, looks_like_ome, read_stack_metadata
 from .reader import ImageInfo, inspect, is_mha, parse_description, plane_info, read_image, trusted_pixel_size
-from .stack import Channel, Stack, StackInfo, check_index, to_uint16
+from .stack import Channel, Stack, StackInfo, check_index, index_step, to_uint16
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
 
@@ -122,7 +122,7 @@ class _TiffStack:
                 stated = StatedPlanes(ome.positions, None, ome.z_step_um, ome.time_increment_s, ome.warnings)
         if stated is None:
             stated = self._tiff.read_stated_planes()
-        numbers, kept, incomplete = _whole_grid(path, stated.positions)
+        numbers, kept = _in_grid(stated.positions)
         if not channels:
             channels = [describe_channel(None)] * (1 + max(kept[1]))
         info = StackInfo(
@@ -131,11 +131,12 @@ class _TiffStack:
             times=len(kept[0]),
             channels=tuple(channels[c] for c in kept[1]),
             focal_planes=len(kept[2]),
+            stored=frozenset(numbers) if len(numbers) < math.prod(map(len, kept)) else None,
             pixel_size_um=trusted_pixel_size(tiff, size, states_size),
-            z_step_um=stated.z_step_um,
-            time_increment_s=stated.time_increment_s,
+            z_step_um=_apart(kept[2], stated.z_step_um),
+            time_increment_s=_apart(kept[0], stated.time_increment_s),
             provenance=provenance,
-            warnings=(*warnings, *stated.warnings, *incomplete),
+            warnings=(*warnings, *stated.warnings),
         )
         return info, numbers
 
@@ -151,37 +152,21 @@ def _of_one_plane(info: ImageInfo) -> StackInfo:
     )
 
 
-def _whole_grid(
-    path: Path, positions: Sequence[Position]
-) -> tuple[Mapping[Position, int], tuple[Sequence[int], Sequence[int], Sequence[int]], tuple[str, ...]]:
-    """Count the planes along T, C and Z as far as these are whole: an acquisition may have been stopped.
+def _apart(kept: Sequence[int], distance: float | None) -> float | None:
+    """Distance of the planes that are kept, by that of the stated ones; None where it differs."""
+    if distance is None or len(kept) == 1:
+        return distance
+    step = index_step(kept)
+    return None if step is None else distance * step
 
-    Gives the number in the file by position from 0, the indices t, c and z that are kept, and warnings.
+
+def _in_grid(
+    positions: Sequence[Position],
+) -> tuple[Mapping[Position, int], tuple[Sequence[int], Sequence[int], Sequence[int]]]:
+    """Count the planes along T, C and Z without those of which there is none.
+
+    Gives the number in the file by position from 0, and which t, c and z these count.
     """
     ts, cs, zs = (sorted({position[axis] for position in positions}) for axis in range(3))
-    warnings: tuple[str, ...] = ()
-    if len(ts) > 1:
-        held = Counter(t for t, _, _ in positions)
-        whole = [t for t in ts if held[t] == len(cs) * len(zs)]
-        if whole and whole != ts:
-            warnings = (f"{len(ts) - len(whole)} of its {len(ts)} time points lack planes and are left out",)
-            ts = whole
-    else:
-        held = Counter(z for _, _, z in positions)
-        whole = [z for z in zs if held[z] == len(cs)]
-        if whole and whole != zs:
-            warnings = (f"{len(zs) - len(whole)} of its {len(zs)} focal planes lack channels and are left out",)
-            zs = whole
-    found = {position: number for number, position in enumerate(positions)}
-    numbers: dict[Position, int] = {}
-    for t, stored_t in enumerate(ts):
-        for c, stored_c in enumerate(cs):
-            for z, stored_z in enumerate(zs):
-                if (stored_t, stored_c, stored_z) not in found:
-                    refuse(
-                        path,
-                        f"{len(positions)} planes of {len(ts)} times, {len(cs)} channels and {len(zs)} focal planes",
-                        "a plane for each time, channel and focal plane",
-                    )
-                numbers[t, c, z] = found[stored_t, stored_c, stored_z]
-    return numbers, (ts, cs, zs), warnings
+    at_t, at_c, at_z = ({stored: index for index, stored in enumerate(kept)} for kept in (ts, cs, zs))
+    return {(at_t[t], at_c[c], at_z[z]): number for number, (t, c, z) in enumerate(positions)}, (ts, cs, zs)

@@ -1,7 +1,8 @@
 """Files of many planes: times, channels, focal planes; each plane is read when it is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -42,6 +43,8 @@ class StackInfo:
         Lengths of the axes T and Z.
     channels : tuple of Channel
         One each along the axis C.
+    stored : frozenset of (int, int, int) or None
+        Indices (t, c, z) of the planes that it holds; None: one for each time, channel and focal plane.
     pixel_size_um : (float, float) or None
         Pixel size (y, x) in µm; None: not stated, or not to be trusted (see `warnings`).
     z_step_um : float or None
@@ -59,11 +62,23 @@ class StackInfo:
     times: int = 1
     channels: tuple[Channel, ...] = (Channel(),)
     focal_planes: int = 1
+    stored: frozenset[tuple[int, int, int]] | None = None
     pixel_size_um: tuple[float, float] | None = None
     z_step_um: float | None = None
     time_increment_s: float | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def holds(self, t: int, c: int, z: int) -> bool:
+        """Whether it has a plane of these indices."""
+        inside = 0 <= t < self.times and 0 <= c < len(self.channels) and 0 <= z < self.focal_planes
+        return inside and (self.stored is None or (t, c, z) in self.stored)
+
+    def positions(self, channel: int) -> list[tuple[int, int]]:
+        """List (t, z) of each plane of a channel, in this order."""
+        if self.stored is None:
+            return list(product(range(self.times), range(self.focal_planes)))
+        return sorted((t, z) for t, c, z in self.stored if c == channel)
 
 
 class Stack(Protocol):
@@ -104,8 +119,14 @@ class OutputChannel:
 
 def check_index(info: StackInfo, t: int, c: int, z: int) -> None:
     """Raise IndexError where a file has no such plane."""
-    if not (0 <= t < info.times and 0 <= c < len(info.channels) and 0 <= z < info.focal_planes):
+    if not info.holds(t, c, z):
         raise IndexError(f"plane t {t}, c {c}, z {z} of {info.times} x {len(info.channels)} x {info.focal_planes}")
+
+
+def index_step(indices: Sequence[int]) -> int | None:
+    """Distance of indices in ascending order; None where it differs, or there is but one."""
+    steps = {after - before for before, after in pairwise(indices)}
+    return next(iter(steps)) if len(steps) == 1 else None
 
 
 def to_uint16(pixels: NDArray[Any]) -> NDArray[np.uint16]:
