@@ -156,6 +156,32 @@ def test_metadata_in_a_companion_file(tmp_path: Path) -> None:
     assert (info.pixel_size_um, info.modality, info.warnings) == ((0.1, 0.1), Modality.PC, ())
 
 
+@pytest.mark.parametrize("mebibytes", [0, 65])
+def test_metadata_in_the_first_tiff_of_a_set(tmp_path: Path, mebibytes: int) -> None:
+    """As Micro-Manager writes a set: the first file has any size."""
+    planes = [data(1, directory=z, first=f' FirstZ="{z}"') for z in range(2)]
+    xml = ome(image(sizes=(2, 1, 1), tiff_data="".join(planes)), attributes=f' UUID="{UUIDS[0]}"')
+    first = write(tmp_path / "set_0.ome.tif", xml)
+    with first.open("ab") as file:
+        file.truncate(first.stat().st_size + mebibytes * 2**20)
+    second = tmp_path / "set_1.ome.tif"
+    binary = f'<OME xmlns="{NAMESPACE}" UUID="{UUIDS[1]}"><BinaryOnly MetadataFile="set_0.ome.tif"/></OME>'
+    write(second, binary, np.stack([PIXELS, PIXELS // 2]))
+    with open_stack(second) as stack:
+        assert (stack.info.focal_planes, stack.info.pixel_size_um) == (2, (0.1, 0.1))
+        assert [channel.modality for channel in stack.info.channels] == [Modality.BF] and stack.info.warnings == ()
+        np.testing.assert_array_equal(stack.read_plane(0, 0, 1), PIXELS // 2)
+    first.unlink()
+    with pytest.raises(UserError, match=r"found 2 planes, but its metadata .* which is not beside it"):
+        open_stack(second)
+    first.write_bytes(b"II*\0")
+    with pytest.raises(UserError, match="which cannot be read"):
+        open_stack(second)
+    first.write_text("<OME><broken></OME>", encoding="utf-8")
+    with pytest.raises(UserError, match="which holds no sound OME-XML"):
+        open_stack(second)
+
+
 def test_a_companion_without_metadata_of_its_own_is_not_followed(tmp_path: Path) -> None:
     binary = f'<OME xmlns="{NAMESPACE}"><BinaryOnly MetadataFile="a.companion.ome"/></OME>'
     (tmp_path / "a.companion.ome").write_text(binary, encoding="utf-8")

@@ -13,7 +13,16 @@ from .channels import describe_channel
 from .limits import refuse
 from .ome_image import Position
 from .ome_xml import check_levels, looks_like_ome, read_stack_metadata
-from .reader import ImageInfo, inspect, is_mha, parse_description, plane_info, read_image, trusted_pixel_size
+from .reader import (
+    ImageInfo,
+    LostCompanionError,
+    inspect,
+    is_mha,
+    parse_description,
+    plane_info,
+    read_image,
+    trusted_pixel_size,
+)
 from .stack import Channel, Stack, StackInfo, check_index, index_step, to_uint16
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
@@ -112,6 +121,8 @@ class _TiffStack:
         if looks_like_ome(tiff.description):
             try:
                 root, file_uuid, provenance = parse_description(path, tiff.description)
+            except LostCompanionError as error:
+                refuse(path, f"{tiff.planes} planes, but {error}", "that file beside it")
             except ValueError as error:
                 warnings.append(f"{error}, so pixel size and channels are unknown")
                 states_size = True

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..labels import Modality
 from ..naming import modality_token
 from .limits import refuse
@@ -16,9 +17,16 @@ from .ome_image import OmeMetadata, PlaneLocation
 from .ome_writer import SOFTWARE
 from .ome_xml import check_levels, companion_name, looks_like_ome, parse_ome, read_plane_metadata, read_provenance
 from .stack import Channel, to_uint16
-from .tiff import TiffInfo, TiffReader
+from .tiff import TiffInfo, TiffReader, is_tiff, read_description
 
 _MAX_COMPANION_BYTES = 64 * 2**20
+
+
+class LostCompanionError(ValueError):
+    """The file that holds the metadata of another (``BinaryOnly``) is not to be had; the reason as a clause."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"its metadata are in {name!r}, which {reason}")
 
 
 @dataclass(frozen=True)
@@ -152,25 +160,18 @@ def parse_description(path: Path, description: str) -> tuple[ElementTree.Element
     Raises
     ------
     ValueError
-        Where it is broken or its companion file is absent; the reason as a clause.
+        Where it is broken; the reason as a clause.
+    LostCompanionError
+        Where its companion file does not hold the metadata.
     """
-    root = _parse(path, description)
-    file_uuid, provenance = (root.get("UUID") or "").strip().lower() or None, read_provenance(root)
-    if companion := companion_name(root):
-        text = _companion_text(path, companion)
-        if text is None:
-            raise ValueError(f"its metadata are in {companion!r}, which is not beside it")
-        root = _parse(path, text)
-        if companion_name(root):
-            raise ValueError(f"its metadata are in {companion!r}, which names another file for them")
-    return root, file_uuid, provenance
-
-
-def _parse(path: Path, text: str) -> ElementTree.Element:
     try:
-        return parse_ome(text, path)
+        root = parse_ome(description, path)
     except ValueError as error:
         raise ValueError(f"its OME-XML is broken ({error})") from error
+    file_uuid, provenance = (root.get("UUID") or "").strip().lower() or None, read_provenance(root)
+    if companion := companion_name(root):
+        root = _parse_companion(path, companion)
+    return root, file_uuid, provenance
 
 
 def _only_plane(path: Path, tiff: TiffReader) -> TiffReader:
@@ -196,12 +197,27 @@ def _read_ome(path: Path, tiff: TiffInfo) -> tuple[OmeMetadata, dict[str, str]]:
     return replace(metadata, warnings=(*metadata.warnings, *copies)), provenance
 
 
-def _companion_text(path: Path, name: str) -> str | None:
-    """Text of a companion file in the same folder; None where there is none, or none that may be one."""
+def _parse_companion(path: Path, name: str) -> ElementTree.Element:
+    text = _companion_text(path, name)
+    try:
+        root = parse_ome(text, path)
+    except ValueError as error:
+        raise LostCompanionError(name, f"holds no sound OME-XML ({error})") from error
+    if companion_name(root):
+        raise LostCompanionError(name, "names another file for them")
+    return root
+
+
+def _companion_text(path: Path, name: str) -> str:
+    """Text of a companion file in the same folder; of another TIFF of the set, the description in it."""
     companion = path.parent / name
     try:
-        if companion.parent != path.parent or companion.stat().st_size > _MAX_COMPANION_BYTES:
-            return None
+        if companion.parent != path.parent or not companion.is_file():
+            raise LostCompanionError(name, "is not beside it")
+        if is_tiff(companion):
+            return read_description(companion)
+        if companion.stat().st_size > _MAX_COMPANION_BYTES:
+            raise LostCompanionError(name, f"is larger than {_MAX_COMPANION_BYTES // 2**20} MiB")
         return companion.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return None
+    except (OSError, UserError) as error:
+        raise LostCompanionError(name, "cannot be read") from error

@@ -121,12 +121,23 @@ class TiffReader:
         self._opened.close()
 
 
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC
+
+
+def read_description(path: Path) -> str:
+    """Read the ImageDescription of the first directory; UserError where the file is damaged."""
+    with _opened(path) as tif:
+        return str(tif.pages.first.description)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
     check_is_file(path)
-    with path.open("rb") as file:
-        if file.read(4) not in _MAGIC:
-            refuse(path, "content that is not TIFF", "a TIFF file")
+    if not is_tiff(path):
+        refuse(path, "content that is not TIFF", "a TIFF file")
     with _as_user_errors(path):
         tif = tifffile.TiffFile(path)
     with tif:
