@@ -14,9 +14,10 @@ from pathlib import Path
 from .commands import one_line
 from .errors import UserError
 from .grand_challenge import OUTPUT_FOLDERS, input_folder, original_names, output_folder
+from .images.ome_zarr_collection import GROUP_FILES, images_within
 from .images.open_stack import open_stack
 from .labels import Organelle
-from .naming import IMAGE_SUFFIXES, STACK_SUFFIXES, TargetName, is_input, near_miss, parse, prediction_filename
+from .naming import IMAGE_SUFFIXES, STACK_SUFFIXES, TargetName, is_input, near_miss, parse, prediction_filename, stem
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,14 @@ class Case:
 
     @property
     def title(self) -> str:
-        """What to call it before its user, in one line: the file's name, and the one it had when uploaded."""
-        return one_line(f"{self.source.name} ({self.original_name})" if self.original_name else self.source.name)
+        """What to call it before its user, in one line: the file's name, and the one it had when uploaded.
+
+        Of a field of a plate, from the plate on.
+        """
+        parts = self.source.parts
+        first = next((n for n, part in enumerate(parts) if part.lower().endswith(".zarr")), len(parts) - 1)
+        name = os.path.join(*parts[first:])
+        return one_line(f"{name} ({self.original_name})" if self.original_name else name)
 
 
 def discover(input: Path, output: Path) -> list[Case]:
@@ -134,21 +141,25 @@ class _Walk:
         path = os.path.join(self.folder, folder) if folder else str(self.folder)
         try:
             with os.scandir(path) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
+                everything = list(entries)
         except OSError as error:
             if not folder:
                 raise UserError(f"{path}: the folder cannot be read ({error.strerror}).") from error
             log.warning("%s: skipped, the folder cannot be read (%s).", path, error.strerror)
             return
-        for entry in visible:
+        if not GROUP_FILES.isdisjoint(entry.name for entry in everything) and self._take_zarr(folder):
+            return
+        for entry in everything:
+            if entry.name.startswith("."):
+                continue
             relative = os.path.join(folder, entry.name)
             if entry.is_symlink():
                 self._take_link(entry, relative)
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name in OUTPUT_FOLDERS:
                     self.former.append(entry.path)
-                elif is_input(entry.name):  # OME-Zarr; what is in it are no images of their own
-                    self.found.append(relative)
+                elif is_input(entry.name):
+                    self._take_zarr(relative)
                 else:
                     yield relative
             elif is_input(entry.name):
@@ -157,6 +168,23 @@ class _Walk:
                 else:  # reading a pipe would wait for ever
                     log.warning("%s: skipped, it is not a regular file.", entry.path)
 
+    def _take_zarr(self, folder: str) -> bool:
+        """Take the images of a Zarr group, if it is OME-Zarr; what else is in it are no images of their own."""
+        path = self.folder / folder
+        images = images_within(path)
+        for image in images or ([""] if is_input(folder) else []):
+            relative = os.path.join(folder, image) if image else folder
+            if not relative:
+                raise UserError(f"{path}: found an OME-Zarr image, expected the folder that holds it.")
+            target = os.path.realpath(path / image)
+            if not _is_within(target, self.inside):
+                raise UserError(
+                    f"{path / image}: found a link that leads out of {self.input}, expected a folder in it."
+                )
+            self.found.append(relative)
+            self.links[relative] = target
+        return bool(images)
+
     def _take_link(self, entry: os.DirEntry[str], relative: str) -> None:
         to_folder = _leads_to_folder(entry)
         if not (to_folder or is_input(entry.name)):
@@ -164,9 +192,11 @@ class _Walk:
         target = os.path.realpath(entry.path)
         if not _is_within(target, self.inside):
             raise UserError(f"{entry.path}: found a link that leads out of {self.input}, expected a file within it.")
-        if not to_folder or is_input(entry.name):
+        if not to_folder:
             self.found.append(relative)
             self.links[relative] = target
+        elif is_input(entry.name):
+            self._take_zarr(relative)
 
 
 def _leads_to_folder(link: os.DirEntry[str]) -> bool:
@@ -199,8 +229,13 @@ _ORGANELLE = re.compile("nucle|mito|tubulin|actin", re.IGNORECASE)
 
 
 def output_name(relative: str) -> str:
-    """Name of the case of an image, from its path in the input folder."""
+    """Name of the case of an image, from its path in the input folder.
+
+    Of a field of a plate, the plate's folder loses its suffix: outputs below it are no OME-Zarr.
+    """
     parent, _, name = relative.rpartition(os.sep)
+    if ".zarr" in parent.lower():
+        parent = os.sep.join(stem(part) if part.lower().endswith(".zarr") else part for part in parent.split(os.sep))
     return os.path.join(parent, prediction_filename(name))
 
 

@@ -254,6 +254,84 @@ def test_links_within_the_folder_are_taken_and_those_out_of_it_refused(tmp_path)
     assert "round.tif" in names(inside)  # the reader will say what is wrong with it
 
 
+def put_group(path: Path, version: str = "0.4", **metadata: object) -> Path:
+    """A Zarr group with these OME metadata."""
+    path.mkdir(parents=True)
+    if version == "0.5":
+        (path / "zarr.json").write_text(json.dumps({"attributes": {"ome": {"version": "0.5", **metadata}}}))
+    else:
+        (path / ".zgroup").write_text('{"zarr_format": 2}')
+        (path / ".zattrs").write_text(json.dumps(metadata))
+    return path
+
+
+def put_plate(path: Path, version: str = "0.4") -> Path:
+    """Wells A/1 with fields 0 and 1, A/2 with field 0, and B/1, of which there is nothing yet."""
+    put_group(path, version, plate={"wells": [{"path": well} for well in ("A/1", "A/2", "B/1")]})
+    for well, fields in (("A/1", "01"), ("A/2", "0")):
+        put_group(path / well, version, well={"images": [{"path": field} for field in fields]})
+        for field in fields:
+            put_group(path / well / field, version, multiscales=[{}])
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_fields_of_a_plate(tmp_path, version):
+    plate = put_plate(tmp_path / "in/p.ome.zarr", version)
+    fields = ["A/1/0", "A/1/1", "A/2/0", "B/1"]
+    assert names(tmp_path / "in") == [f"p.ome.zarr/{field}" for field in fields]
+    assert names(plate) == fields and names(plate / "A/1") == ["0", "1"]
+    first = discover(tmp_path / "in", OUT)[0]
+    assert first.name == "p/A/1/0.tiff" and first.title == "p.ome.zarr/A/1/0"
+    assert discover(plate / "A/1", OUT)[0].name == "0.tiff"
+    with pytest.raises(UserError, match="found an OME-Zarr image, expected the folder that holds it"):
+        discover(plate / "A/1/0", OUT)
+
+
+def test_the_series_of_bioformats2raw(tmp_path):
+    put_group(tmp_path / "a.zarr", **{"bioformats2raw.layout": 3})
+    for series in ("0", "1", "10", "OME"):
+        put_group(tmp_path / "a.zarr" / series, multiscales=[{}])
+        assert names(tmp_path) == {"0": ["a.zarr"]}.get(
+            series, ["a.zarr/0", "a.zarr/1", "a.zarr/10"][: 2 if series == "1" else 3]
+        )
+
+
+def test_ome_zarr_is_known_without_its_suffix(tmp_path):
+    put_group(tmp_path / "image", multiscales=[{}])
+    put_group(tmp_path / "notes", spatialdata={})  # another kind of Zarr, which may hold images
+    put_group(tmp_path / "notes/images/cells", "0.5", multiscales=[{}])
+    put(tmp_path / "notes/a.tif")
+    assert names(tmp_path) == ["image", "notes/a.tif", "notes/images/cells"]
+
+
+@pytest.mark.parametrize("path", ["../b", "/etc", "A/../../b", ".", ""])
+def test_a_plate_that_names_a_group_outside_of_it_is_refused(tmp_path, path):
+    put_group(tmp_path / "p.zarr", plate={"wells": [{"path": path}]})
+    with pytest.raises(UserError, match=r"p\.zarr: found the name .* of a group, expected a group within it"):
+        discover(tmp_path, OUT)
+
+
+def test_a_plate_that_holds_a_link_to_elsewhere_is_refused_and_to_itself_ends(tmp_path):
+    plate = put_group(tmp_path / "in/p.zarr", plate={"wells": [{"path": "A"}]})
+    put_group(tmp_path / "elsewhere", multiscales=[{}])
+    (plate / "A").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="a link that leads out of"):
+        discover(tmp_path / "in", OUT)
+    (plate / "A").unlink()
+    (plate / "A").symlink_to(".")
+    assert names(tmp_path / "in") == ["p.zarr/A/A"]
+    (tmp_path / "in/q.zarr").symlink_to("p.zarr")
+    assert names(tmp_path / "in") == ["p.zarr/A/A", "q.zarr/A/A"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"plate": 3}', '{"plate": {"wells": [3]}}', "[" * 100_000])
+def test_damaged_metadata_of_a_group_are_left_to_the_reader(tmp_path, content):
+    put_group(tmp_path / "p.zarr")
+    (tmp_path / "p.zarr/.zattrs").write_text(content)
+    assert names(tmp_path) == ["p.zarr"]
+
+
 def test_nothing_is_predicted_into_one_file_or_over_an_input(tmp_path):
     put(tmp_path / "a.tif")
     put(tmp_path / "a.ome.tiff")

@@ -13,6 +13,7 @@ from typing import Any
 import bioio
 import bioio_ome_tiff
 import nd2
+import ngff_zarr
 import numpy as np
 import pytest
 import tifffile
@@ -96,6 +97,38 @@ def test_each_plane_is_what_the_predictor_makes_of_it(
     assert not list((tmp_path / "out").glob(".*"))  # nothing is left of the planes
     assert go(tmp_path, resources)[0].status is Status.ALREADY_PREDICTED
     assert go(tmp_path, resources, select(t=0))[0].status is Status.PREDICTED
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("below", ["in", "in/plate.ome.zarr"])
+def test_each_field_of_a_plate(tmp_path: Path, resources: Path, version: str, below: str) -> None:
+    plate = ngff_zarr.Plate(
+        columns=[ngff_zarr.PlateColumn(name="1")],
+        rows=[ngff_zarr.PlateRow(name="A"), ngff_zarr.PlateRow(name="B")],
+        wells=[ngff_zarr.PlateWell(path=f"{row}/1", rowIndex=n, columnIndex=0) for n, row in enumerate("AB")],
+        name="plate",
+        field_count=2,
+        version=version,
+    )
+    store = str(tmp_path / "in/plate.ome.zarr")
+    ngff_zarr.to_hcs_zarr(ngff_zarr.HCSPlate(store, plate), store)
+    fields = {f"{row}/1/{n}": STACK[n, k, 0] for k, row in enumerate("AB") for n in range(2)}
+    for name, pixels in fields.items():
+        row, column, number = name.split("/")
+        scale, units = {"y": 0.1, "x": 0.1}, {"y": "micrometer", "x": "micrometer"}
+        field = ngff_zarr.to_ngff_image(pixels, dims=["y", "x"], scale=scale, axes_units=units)
+        multiscales = ngff_zarr.to_multiscales(field, scale_factors=[])
+        ngff_zarr.write_hcs_well_image(store, multiscales, plate, row, column, int(number), version=version)
+    cases = discover(tmp_path / below, tmp_path / "out")
+    with Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor:
+        outcomes = list(predict_cases(cases, [predictor], BatchOptions(modality=Modality.PC)))
+        assert [outcome.error for outcome in outcomes] == [None] * 4
+        for name, pixels in fields.items():
+            folder = tmp_path / "out/images/actin-fluorescence-ome-tiff" / ("plate" if below == "in" else "")
+            found = read_image(folder / f"{name}.tiff")
+            expected = predictor.predict(pixels, Modality.PC, pixel_size_um=(0.1, 0.1))[Organelle.ACTIN]
+            np.testing.assert_array_equal(found.pixels, expected)
+            assert found.info.pixel_size_um == (0.1, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from .channels import describe_channel
 from .limits import refuse
 from .ome_image import Position
 from .ome_xml import check_levels, looks_like_ome, read_stack_metadata
+from .ome_zarr_collection import is_zarr_group
 from .reader import (
     ImageInfo,
     LostCompanionError,
@@ -51,7 +52,7 @@ def open_stack(path: str | Path) -> Stack:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix == ".zarr":
+    if suffix == ".zarr" or is_zarr_group(path):
         from .ome_zarr import open_ome_zarr
 
         return open_ome_zarr(path)
