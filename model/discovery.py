@@ -7,6 +7,7 @@ it and below, except fluorescent targets and what this program predicted earlier
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,17 @@ from .grand_challenge import OUTPUT_FOLDERS, input_folder, original_names, outpu
 from .images.ome_zarr_collection import GROUP_FILES, images_within
 from .images.open_stack import open_stack
 from .labels import Organelle
-from .naming import IMAGE_SUFFIXES, STACK_SUFFIXES, TargetName, is_input, near_miss, parse, prediction_filename, stem
+from .naming import (
+    IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    STACK_SUFFIXES,
+    TargetName,
+    is_input,
+    near_miss,
+    parse,
+    prediction_filename,
+    stem,
+)
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +100,8 @@ def discover(input: Path, output: Path) -> list[Case]:
     found = walk.images() if on_platform else _without_targets(walk.images(), input)
     if not found:
         suffixes = ", ".join(IMAGE_SUFFIXES + STACK_SUFFIXES)
-        raise UserError(f"{folder}: found no image to predict, expected {suffixes} files.")
+        others = f" but {walk.listed_other_formats()}" if walk.other_formats else ""
+        raise UserError(f"{folder}: found no image to predict{others}, expected {suffixes} files.")
     sources = {relative: Path(os.path.join(folder, relative)) for relative in found}
     names = original_names(input / "inputs.json", list(sources.values())) if on_platform else {}
     cases = [Case(source, output_name(relative), output, names.get(source)) for relative, source in sources.items()]
@@ -121,6 +133,7 @@ class _Walk:
         self.found: list[str] = []
         self.links: dict[str, str] = {}  # to what they lead
         self.former: list[str] = []
+        self.other_formats: Counter[str] = Counter()
 
     def images(self) -> list[str]:
         """Relative paths of all images, in the order of `Path`; links to folders are not followed."""
@@ -129,7 +142,15 @@ class _Walk:
             folders += self._visit(folders.pop())
         if self.former:
             log.info("Skipped %d folders of predictions, such as %s.", len(self.former), min(self.former))
+        if self.found and self.other_formats:
+            log.info("Skipped %s, which are not read.", self.listed_other_formats())
         return sorted(self.found, key=lambda path: path.split(os.sep))
+
+    def listed_other_formats(self) -> str:
+        """Say how many files of formats that are not read there are."""
+        return ", ".join(
+            f"{count} {suffix} file{'s' * (count > 1)}" for suffix, count in self.other_formats.most_common()
+        )
 
     def real_paths(self, found: Sequence[str]) -> set[str]:
         """Return the images' paths with all links resolved."""
@@ -167,6 +188,8 @@ class _Walk:
                     self.found.append(relative)
                 else:  # reading a pipe would wait for ever
                     log.warning("%s: skipped, it is not a regular file.", entry.path)
+            elif entry.name.lower().endswith(OTHER_IMAGE_SUFFIXES):
+                self.other_formats[os.path.splitext(entry.name)[1].lower()] += 1
 
     def _take_zarr(self, folder: str) -> bool:
         """Take the images of a Zarr group, if it is OME-Zarr; what else is in it are no images of their own."""

@@ -21,6 +21,22 @@ STACK_SUFFIXES = (".ome.zarr", ".zarr", ".nd2", ".stk")
 """Of files of one or more planes that prediction reads; an OME-Zarr image is a folder."""
 UNREAD_SUFFIXES = (".czi", ".lif", ".lsm", ".oib", ".oif", ".oir", ".vsi", ".ims", ".dv")
 """Of microscope files that are not read, but named with what to do."""
+OTHER_IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jp2",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".mhd",
+    ".nrrd",
+    ".ics",
+    ".mrc",
+    ".h5",
+    ".npy",
+)
+"""Of image files that are passed over, but counted: they may be what was meant to be predicted."""
 
 _FLAGS = re.IGNORECASE | re.ASCII
 _INPUT = re.compile(rf"image_([0-9]+)_({'|'.join(Modality)})(?:_z([0-9]+))?", _FLAGS)

@@ -107,6 +107,17 @@ def test_a_batch_takes_images_and_passes_over_the_rest(tmp_path):
     ]  # fmt: skip
 
 
+def test_files_of_other_formats_are_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("a.png", "sub/b.PNG", "c.jpeg", ".hidden.png", "notes.txt"):
+        put(tmp_path / name)
+    with pytest.raises(UserError, match=r"found no image to predict but 2 \.png files, 1 \.jpeg file, expected"):
+        discover(tmp_path, OUT)
+    put(tmp_path / "a.tif")
+    assert names(tmp_path) == ["a.tif"]
+    assert "Skipped 2 .png files, 1 .jpeg file, which are not read." in caplog.text
+
+
 @pytest.mark.parametrize("below", [".", "predicted", "2024/run 3", "images/images"])
 def test_folders_of_former_predictions_are_skipped_wherever_they_lie(tmp_path, below, caplog):
     caplog.set_level("INFO")
