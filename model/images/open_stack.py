@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..naming import UNREAD_SUFFIXES
-from .channels import describe_channel
 from .limits import refuse
 from .ome_image import Position
 from .ome_xml import check_levels, looks_like_ome, read_stack_metadata
@@ -136,7 +135,7 @@ class _TiffStack:
             stated = self._tiff.read_stated_planes()
         numbers, kept = _in_grid(stated.positions)
         if not channels:
-            channels = [describe_channel(None)] * (1 + max(kept[1]))
+            channels = [Channel()] * (1 + max(kept[1])) if max(kept[1]) else [tiff.program.channel]
         info = StackInfo(
             path,
             tiff.shape,

@@ -118,7 +118,7 @@ def is_mha(path: Path) -> bool:
 
 def plane_info(path: Path, tiff: TiffInfo) -> ImageInfo:
     """Describe the only plane of a TIFF by its tags, its OME-XML and its name."""
-    metadata, provenance = OmeMetadata(), dict[str, str]()
+    metadata, provenance = OmeMetadata(channel=tiff.program.channel), dict[str, str]()
     if looks_like_ome(tiff.description):
         metadata, provenance = _read_ome(path, tiff)
     size = trusted_pixel_size(tiff, metadata.pixel_size_um, metadata.states_size)
@@ -141,12 +141,12 @@ def reconcile_modality(path: Path, channel: Channel) -> tuple[Modality | None, t
 def trusted_pixel_size(
     tiff: TiffInfo, size: tuple[float, float] | None, states_size: bool
 ) -> tuple[float, float] | None:
-    """Pixel size (y, x) in µm by the OME-XML; by the resolution tags where it does not speak of it."""
+    """Pixel size (y, x) in µm by the OME-XML; where it does not speak of it, by other metadata or resolution tags."""
     if size is not None or states_size:
         return size
     # Of our own files the tags do not count: where the pixel size is unknown, they hold a stand-in.
     ours = tiff.software.startswith(SOFTWARE) and looks_like_ome(tiff.description)
-    return None if ours else tiff.tag_pixel_size_um
+    return None if ours else tiff.program.pixel_size_um or tiff.tag_pixel_size_um
 
 
 def parse_description(path: Path, description: str) -> tuple[ElementTree.Element, str | None, dict[str, str]]:

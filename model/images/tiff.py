@@ -19,6 +19,7 @@ from ..errors import UserError
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
 from .tiff_directories import Directories, check_chain, find_planes, stored_axes
 from .tiff_positions import StatedPlanes, count_planes, read_stated_planes
+from .tiff_programs import ProgramMetadata, read_program_metadata
 from .units import plausible_pixel_size, um_per_unit
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -53,6 +54,8 @@ class TiffInfo:
     description : str
         ImageDescription of the first directory, where OME-XML and ImageJ's text stand.
     software : str
+    program : ProgramMetadata
+        What microscope programs write elsewhere than in OME-XML.
     tag_pixel_size_um : (float, float) or None
         Pixel size (y, x) in µm by the resolution tags and, of ImageJ, its unit.
     warnings : tuple of str
@@ -66,6 +69,7 @@ class TiffInfo:
     unmarked_levels: tuple[tuple[int, tuple[int, int]], ...]
     description: str
     software: str
+    program: ProgramMetadata
     tag_pixel_size_um: tuple[float, float] | None
     warnings: tuple[str, ...]
 
@@ -230,6 +234,7 @@ def _info(tif: tifffile.TiffFile, directories: Directories, planes: int) -> Tiff
         unmarked_levels=directories.unmarked_levels,
         description=str(first.description),
         software=str(first.software),
+        program=read_program_metadata(tif),
         tag_pixel_size_um=_tag_pixel_size(tif, page),
         warnings=directories.warnings,
     )
