@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .commands import one_sentence
 from .errors import UserError
-from .images.stack import to_uint16
+from .images.grey import conversion_warnings, is_convertible, to_grey
 from .labels import Modality, Organelle
 from .predictor import Predictor
 from .preprocessing import PixelSize
@@ -26,7 +26,7 @@ class StackRequest:
     name : str
         Of the stack, as its user knows it.
     pixels : array-like, shape (..., Y, X)
-        Transmitted light, uint8 or uint16; each plane (Y, X) is read when its turn comes.
+        Transmitted light, of any kind that `to_grey` takes; each plane (Y, X) is read when its turn comes.
     modality : Modality or None
     pixel_size_um : (float, float) or None
         Pixel size (y, x) in µm.
@@ -65,10 +65,9 @@ class StackPrediction:
 
 
 def check_pixels(name: str, pixels: Any) -> None:
-    """Raise UserError, one sentence, where an array does not hold planes of grey values of 8 or 16 bits."""
-    dtype = np.dtype(pixels.dtype)
-    if dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise UserError(f"{name}: its pixels are {dtype}, expected grey values of uint8 or uint16.")
+    """Raise UserError, one sentence, where an array does not hold planes of grey values."""
+    if not is_convertible(pixels.dtype):
+        raise UserError(f"{name}: its pixels are {pixels.dtype}, expected whole or floating-point numbers.")
 
 
 def predict_stack(request: StackRequest) -> Generator[int, None, StackPrediction | str]:
@@ -97,7 +96,7 @@ def predict_stack(request: StackRequest) -> Generator[int, None, StackPrediction
             predicted = {organelle: np.empty(request.pixels.shape, dtype=np.uint16) for organelle in Organelle}
             warnings: Counter[str] = Counter()
             for done, index in enumerate(np.ndindex(*leading), start=1):
-                inputs = predictor.preprocess(to_uint16(np.asarray(request.pixels[index])), plan)
+                inputs = predictor.preprocess(to_grey(np.asarray(request.pixels[index])), plan)
                 for organelle, plane in predictor.postprocess(predictor.forward(inputs), plan).items():
                     predicted[organelle][index] = plane
                 warnings.update(inputs.warnings)
@@ -106,6 +105,7 @@ def predict_stack(request: StackRequest) -> Generator[int, None, StackPrediction
                 f"{warning} ({count} of {request.n_planes} planes)" if leading else warning
                 for warning, count in warnings.items()
             )
-            return StackPrediction(predicted, plan.provenance, (*plan.warnings, *of_planes))
+            all_warnings = (*conversion_warnings(request.pixels.dtype), *plan.warnings, *of_planes)
+            return StackPrediction(predicted, plan.provenance, all_warnings)
     except Exception as error:
         return one_sentence(error)

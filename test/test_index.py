@@ -72,7 +72,7 @@ def test_flat_folder_and_two_roots_keep_their_cells_apart(tmp_path: Path) -> Non
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), None),
         (lambda path: damage(path), None),  # only decoding tells
         (lambda path: write(path, (2, 8, 8)), None),
-        (lambda path: write(path, dtype=np.float32), None),
+        (lambda path: write(path, dtype=np.complex64), None),
         (lambda path: tifffile.imwrite(path, np.ones((8, 8), np.uint16), photometric="miniswhite"), None),
         (lambda path: write(path, (8, 9)), "is (8, 9), its inputs are (8, 8)"),
         (lambda path: write_plane(path, np.ones((8, 8), np.uint16), channel="x", pixel_size_um=None,

@@ -224,7 +224,7 @@ def test_an_image_without_pixel_size_is_taken_as_it_is(
 def test_a_bad_image_costs_no_other(tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(tmp_path / "in" / "a.tiff")
     (tmp_path / "in" / "b.tiff").write_bytes(b"II*\0 and nothing more")
-    tifffile.imwrite(tmp_path / "in" / "c.tiff", np.zeros((9, 9), np.float32))
+    tifffile.imwrite(tmp_path / "in" / "c.tiff", np.zeros((9, 9), np.complex64))
     write_image(tmp_path / "in" / "d.tiff")
     run = Run(tmp_path, resources, capsys)
     assert run.code == 1

@@ -151,6 +151,20 @@ def test_four_coloured_layers_are_what_the_predictor_predicts(viewer: Any, widge
     assert [choice.name for choice in widget.layer.choices] == ["cells_BF_01"], "a prediction is no input"
 
 
+def test_a_layer_of_floats_is_scaled_with_a_warning(viewer: Any, widget: Any, tiny: Path) -> None:
+    from in_silico_labelling import PRESETS, Predictor
+
+    pixels = noise(40, 33).astype(np.float32)
+    viewer.add_image(pixels / 65535 - 0.5, name="cells")
+    predict(widget)
+    scaled = np.rint((pixels - pixels.min()) / (pixels.max() - pixels.min()) * 65535).astype(np.uint16)
+    with Predictor.open(tiny, settings=PRESETS["paper"]) as predictor:
+        expected = predictor.predict(scaled, None)
+    for made, organelle in zip(predicted(viewer), ORGANELLES, strict=True):
+        assert np.corrcoef(made.data.ravel(), expected[organelle].ravel())[0, 1] > 0.999
+    assert "its float32 pixels are taken as 16 bits" in widget.message.value
+
+
 def test_each_plane_of_a_stack_is_predicted_as_if_alone(viewer: Any, widget: Any, tiny: Path) -> None:
     from in_silico_labelling import PRESETS, Predictor
 
@@ -275,8 +289,12 @@ def test_a_widget_that_is_closed_stops_after_the_plane(
     ("pixels", "size", "sentence"),
     [
         (None, "", "No image layer is chosen, expected one of transmitted light."),
-        (np.zeros((8, 8), np.float32), "", "cells: its pixels are float32, expected grey values of uint8 or uint16."),
-        (np.zeros((8, 8), np.int64), "", "cells: its pixels are int64, expected grey values of uint8 or uint16."),
+        (
+            np.zeros((8, 8), np.complex64),
+            "",
+            "cells: its pixels are complex64, expected whole or floating-point numbers.",
+        ),
+        (np.zeros((8, 8), bool), "", "cells: its pixels are bool, expected whole or floating-point numbers."),
         (np.zeros((8, 8, 3), np.uint8), "", "cells: it has colours, expected one channel of grey values."),
         *(
             (

@@ -254,8 +254,7 @@ def test_other_folders_and_files_are_named(tmp_path: Path) -> None:
     assert "without a Zarr group" in refusal(tmp_path / "empty.zarr")
     (tmp_path / "zipped.zarr").write_bytes(b"PK")
     assert "a file" in refusal(tmp_path / "zipped.zarr")
-    assert "pixels of type float32" in refusal(image(tmp_path / "f.zarr", pixels=STACK.astype(np.float32)))
-    assert "pixels of type int16" in refusal(image(tmp_path / "i.zarr", pixels=STACK.astype(np.int16)))
+    assert "pixels of type complex64" in refusal(image(tmp_path / "c.zarr", pixels=STACK.astype(np.complex64)))
     huge = zarr.create_group(tmp_path / "h.zarr", zarr_format=2)
     huge.create_array("0", shape=(1, 1, 1, 10**6, 10), chunks=(1, 1, 1, 10**6, 10), dtype="uint16")
     huge.attrs["multiscales"] = [{"axes": list("tczyx"), "datasets": [{"path": "0"}]}]

@@ -221,7 +221,7 @@ def test_a_predictor_with_a_codec_that_has_one_is_undone(tmp_path: Path, codec: 
         ({"t262": 3}, "PALETTE"),
         ({"t262": 9999}, "photometric interpretation 9999"),
         ({"t339": 4}, "VOID"),
-        ({"t339": 2}, "int16"),
+        ({"t339": 3, "t258": 8}, "8 bits in sample format IEEEFP"),
         ({"t339": 77}, "sample format 77"),
         ({"t258": 12}, "12 bits"),
         ({"t274": 3}, "orientation BOTRIGHT"),

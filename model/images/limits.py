@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from ..errors import UserError
 
-EXPECTED_PLANE = "one 2-D plane of 16-bit (or 8-bit) unsigned grey values"
+EXPECTED_PLANE = "one 2-D plane of grey values"
 
 # Larger planes are refused; those of the challenge end at 2048 px.
 MAX_SIDE_PX = 32_768

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,50 @@ from .units import plausible_pixel_size
 
 _UM_PER_MM = 1000.0
 _MAX_HEADER = 64 * 1024
+_DTYPES = {
+    SimpleITK.sitkUInt8: np.uint8, SimpleITK.sitkUInt16: np.uint16, SimpleITK.sitkUInt32: np.uint32,
+    SimpleITK.sitkUInt64: np.uint64, SimpleITK.sitkInt8: np.int8, SimpleITK.sitkInt16: np.int16,
+    SimpleITK.sitkInt32: np.int32, SimpleITK.sitkInt64: np.int64, SimpleITK.sitkFloat32: np.float32,
+    SimpleITK.sitkFloat64: np.float64,
+}  # fmt: skip
 
 
-PixelSize = tuple[float, float]
+@dataclass(frozen=True)
+class MhaInfo:
+    """What the header of a file says.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    pixel_size_um : (float, float) or None
+        Pixel size (y, x) in µm, where it is plausible; spacing is in mm.
+    dtype : numpy.dtype
+    """
+
+    shape: tuple[int, int]
+    pixel_size_um: tuple[float, float] | None
+    dtype: np.dtype[Any]
 
 
-def inspect_mha(path: Path) -> tuple[tuple[int, int], PixelSize | None]:
-    """Check a file's header without decoding its pixels: shape (Y, X), and the pixel size as `read_mha` gives it.
+def inspect_mha(path: Path) -> MhaInfo:
+    """Check a file's header without decoding its pixels.
 
     Raises UserError where the file is no single plane, or keeps its pixels in another file.
     """
     _check_local(path)
-    reader = _checked_reader(path)
-    width, height = reader.GetSize()[:2]
-    return (height, width), _pixel_size(reader)
+    return _info(_checked_reader(path))
 
 
-def read_mha(path: Path) -> tuple[NDArray[Any], PixelSize | None]:
-    """Read (Y, X) uint8 or uint16 pixels and the pixel size as (y, x) in µm, if plausible; spacing is in mm.
+def read_mha(path: Path) -> tuple[NDArray[Any], MhaInfo]:
+    """Read the pixels (Y, X) and the header.
 
     Raises UserError where the file is no readable single plane, or keeps its pixels in another file.
     """
     packed = _check_local(path)
     reader = _checked_reader(path)
-    width, height = reader.GetSize()[:2]
-    claimed = width * height * _bytes_per_pixel(reader)
+    info = _info(reader)
+    claimed = info.shape[0] * info.shape[1] * info.dtype.itemsize
     if packed is not None and not _unpacks_to(packed, claimed):
         # ITK would fill what is missing with whatever lies in memory.
         refuse(path, "a truncated or damaged .mha")
@@ -47,7 +67,7 @@ def read_mha(path: Path) -> tuple[NDArray[Any], PixelSize | None]:
         pixels = np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
     except RuntimeError as error:
         raise UserError(f"{path}: found a truncated or damaged .mha, expected {EXPECTED_PLANE}.") from error
-    return pixels.reshape(height, width), _pixel_size(reader)
+    return pixels.reshape(info.shape), info
 
 
 def _checked_reader(path: Path) -> Any:
@@ -69,19 +89,17 @@ def _checked_reader(path: Path) -> Any:
         refuse(path, f"{planes} planes")
     if reader.GetNumberOfComponents() != 1:
         refuse(path, f"{reader.GetNumberOfComponents()} samples per pixel")
-    if reader.GetPixelID() not in (SimpleITK.sitkUInt8, SimpleITK.sitkUInt16):
+    if reader.GetPixelID() not in _DTYPES:
         refuse(path, f"pixels of type {SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())}")
-    check_claimed_size(path, size[1], size[0], _bytes_per_pixel(reader), of="a plane")
+    check_claimed_size(path, size[1], size[0], _info(reader).dtype.itemsize, of="a plane")
     return reader
 
 
-def _bytes_per_pixel(reader: Any) -> int:
-    return 1 if reader.GetPixelID() == SimpleITK.sitkUInt8 else 2
-
-
-def _pixel_size(reader: Any) -> PixelSize | None:
+def _info(reader: Any) -> MhaInfo:
+    width, height = reader.GetSize()[:2]
     x_mm, y_mm = reader.GetSpacing()[:2]
-    return plausible_pixel_size((y_mm * _UM_PER_MM, x_mm * _UM_PER_MM))
+    size = plausible_pixel_size((y_mm * _UM_PER_MM, x_mm * _UM_PER_MM))
+    return MhaInfo((height, width), size, np.dtype(_DTYPES[reader.GetPixelID()]))
 
 
 def _check_local(path: Path) -> bytes | None:

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .channels import describe_channel
+from .grey import to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
-from .stack import Channel, StackInfo, check_index, to_uint16
+from .stack import Channel, StackInfo, check_index
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
 
 _CONTRASTS = {"brightfield": "brightfield", "phaseContrast": "phase", "diContrast": "dic"}
@@ -87,7 +88,7 @@ class Nd2Stack:
             ) from error
         if not plane.any() and not frame.any():  # what the package gives for a frame that is not in the file
             refuse(self.info.path, f"no pixels at t {t}, z {z} (the frame is missing, or 0 everywhere)")
-        return to_uint16(plane)
+        return to_grey(plane)
 
     def close(self) -> None:
         """Close the file."""

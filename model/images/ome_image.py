@@ -119,21 +119,23 @@ class OmeImage:
     @classmethod
     def read(cls, pixels: ElementTree.Element) -> "OmeImage":
         """Read a Pixels element."""
-        channels = [
-            {key: element.attrib[key] for key in _CHANNEL_ATTRIBUTES if key in element.attrib}
-            for element in children(pixels, "Channel")
-        ]
+        elements = list(children(pixels, "Channel"))
         sizes = {axis: max(1, _whole(pixels.get(f"Size{axis}")) or 1) for axis in "ZCT"}
+        samples = sum(max(1, _whole(element.get("SamplesPerPixel")) or 1) for element in elements)
+        of_colours = samples > len(elements) and samples == sizes["C"]  # SizeC counts red, green and blue
         return cls(
             shape=(_whole(pixels.get("SizeY")), _whole(pixels.get("SizeX"))),
-            sizes=sizes | {"C": _whole(pixels.get("SizeC")) or len(channels) or 1},
+            sizes=sizes | {"C": len(elements) if of_colours else _whole(pixels.get("SizeC")) or len(elements) or 1},
             order=pixels.get("DimensionOrder", "XYCZT"),
             size_attributes=tuple(
                 pixels.get(name) for axis in "YX" for name in (f"PhysicalSize{axis}", f"PhysicalSize{axis}Unit")
             ),
             z_step_um=_z_step(pixels),
             time_increment_s=_time_increment(pixels),
-            channels=channels,
+            channels=[
+                {key: element.attrib[key] for key in _CHANNEL_ATTRIBUTES if key in element.attrib}
+                for element in elements
+            ],
             tiff_data=[TiffData.read(element) for element in children(pixels, "TiffData")],
         )
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .grey import conversion_warnings, is_convertible, to_grey
 from .limits import EXPECTED_PLANE, MAX_SIDE_PX, check_expansion, refuse
 from .ome_zarr_metadata import check_version, read_axes, read_channels, read_sizes
-from .stack import StackInfo, check_index, to_uint16
+from .stack import StackInfo, check_index
 
 PROVENANCE_KEY = "in-silico-labelling/provenance"
 
@@ -28,8 +29,8 @@ def open_ome_zarr(path: Path) -> "OmeZarrStack":
     Raises
     ------
     UserError
-        Where it cannot be read, the package zarr is missing, or it is something else than one image of planes of 8-
-        or 16-bit grey values.
+        Where it cannot be read, the package zarr is missing, or it is something else than one image of planes of grey
+        values.
     """
     _check_is_folder(path)
     try:
@@ -67,7 +68,7 @@ class OmeZarrStack:
         self._axes = "".join(units)
         _check_array(path, self._array, self._axes)
         lengths = dict(zip(self._axes, self._array.shape, strict=True))
-        warnings = list(_chunk_warnings(path, self._array))
+        warnings = [*_chunk_warnings(path, self._array), *conversion_warnings(self._array.dtype)]
         if len(metadata["multiscales"]) > 1:
             warnings.append(f"it holds {len(metadata['multiscales'])} images, of which the first is read")
         sizes = read_sizes(units, multiscale, multiscale["datasets"][0], warnings)
@@ -98,7 +99,7 @@ class OmeZarrStack:
             raise UserError(
                 f"{path}: found damaged pixel data at t {t}, c {c}, z {z}, expected {EXPECTED_PLANE}."
             ) from error
-        return to_uint16(plane)
+        return to_grey(plane)
 
     def close(self) -> None:
         """Do nothing: chunks are files that are opened when they are read."""
@@ -176,7 +177,7 @@ def _check_array(path: Path, array: Any, axes: str) -> None:
     named = getattr(array.metadata, "dimension_names", None)  # of Zarr 3
     if named and any(name not in (None, axis) for name, axis in zip(named, axes, strict=True)):
         refuse(path, f"dimensions {', '.join(map(str, named))} of an array with axes {', '.join(axes)}", "the same")
-    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+    if not is_convertible(array.dtype):
         refuse(path, f"pixels of type {array.dtype}")
     height, width = array.shape[-2:]
     if min(array.shape) < 1 or max(height, width) > MAX_SIDE_PX:

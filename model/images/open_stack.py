@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..naming import UNREAD_SUFFIXES
+from .grey import to_grey
 from .limits import refuse
 from .ome_image import Position
 from .ome_xml import check_levels, looks_like_ome, read_stack_metadata
@@ -23,7 +24,7 @@ from .reader import (
     read_image,
     trusted_pixel_size,
 )
-from .stack import Channel, Stack, StackInfo, check_index, index_step, to_uint16
+from .stack import Channel, Stack, StackInfo, check_index, index_step
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
 
@@ -46,7 +47,7 @@ def open_stack(path: str | Path) -> Stack:
     Raises
     ------
     UserError
-        One sentence, where it cannot be read, holds something else than planes of 8- or 16-bit grey values, or does
+        One sentence, where it cannot be read, holds something else than planes of grey values or RGB, or does
         not say which plane is which.
     """
     path = Path(path)
@@ -98,7 +99,7 @@ class _TiffStack:
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
         check_index(self.info, t, c, z)
-        return to_uint16(self._tiff.read(self._numbers[t, c, z]))
+        return to_grey(self._tiff.read(self._numbers[t, c, z]))
 
     def close(self) -> None:
         self._tiff.close()

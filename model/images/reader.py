@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..labels import Modality
 from ..naming import modality_token
+from .grey import conversion_warnings, to_grey
 from .limits import refuse
 from .ome_image import OmeMetadata, PlaneLocation
 from .ome_writer import SOFTWARE
 from .ome_xml import check_levels, companion_name, looks_like_ome, parse_ome, read_plane_metadata, read_provenance
-from .stack import Channel, to_uint16
+from .stack import Channel
 from .tiff import TiffInfo, TiffReader, is_tiff, read_description
+
+if TYPE_CHECKING:
+    from .mha import MhaInfo
 
 _MAX_COMPANION_BYTES = 64 * 2**20
 
@@ -85,7 +90,7 @@ def inspect(path: str | Path) -> ImageInfo:
     if is_mha(path):
         from .mha import inspect_mha  # SimpleITK is slow to import, and rarely needed
 
-        return _mha_info(path, *inspect_mha(path))
+        return _mha_info(path, inspect_mha(path))
     with closing(TiffReader(path)) as tiff:
         return plane_info(path, _only_plane(path, tiff).info)
 
@@ -93,7 +98,7 @@ def inspect(path: str | Path) -> ImageInfo:
 def read_image(path: str | Path) -> Image:
     """Read the plane of a TIFF, OME-TIFF or .mha file.
 
-    uint16 is taken as it is, uint8 is stretched (x257) to the same range.
+    uint16 is taken as it is, uint8 is stretched (x257) to the same range, other kinds as `grey.to_grey` does.
 
     Raises
     ------
@@ -104,11 +109,11 @@ def read_image(path: str | Path) -> Image:
     if is_mha(path):
         from .mha import read_mha
 
-        pixels, pixel_size_um = read_mha(path)
-        return Image(to_uint16(pixels), _mha_info(path, (pixels.shape[0], pixels.shape[1]), pixel_size_um))
+        pixels, mha = read_mha(path)
+        return Image(to_grey(pixels), _mha_info(path, mha))
     with closing(TiffReader(path)) as tiff:
         pixels = _only_plane(path, tiff).read()
-        return Image(to_uint16(pixels), plane_info(path, tiff.info))
+        return Image(to_grey(pixels), plane_info(path, tiff.info))
 
 
 def is_mha(path: Path) -> bool:
@@ -180,8 +185,14 @@ def _only_plane(path: Path, tiff: TiffReader) -> TiffReader:
     return tiff
 
 
-def _mha_info(path: Path, shape: tuple[int, int], pixel_size_um: tuple[float, float] | None) -> ImageInfo:
-    return ImageInfo(path, shape, pixel_size_um=pixel_size_um, modality=modality_token(path.name))
+def _mha_info(path: Path, mha: "MhaInfo") -> ImageInfo:
+    return ImageInfo(
+        path,
+        mha.shape,
+        pixel_size_um=mha.pixel_size_um,
+        modality=modality_token(path.name),
+        warnings=conversion_warnings(mha.dtype),
+    )
 
 
 def _read_ome(path: Path, tiff: TiffInfo) -> tuple[OmeMetadata, dict[str, str]]:

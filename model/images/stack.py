@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class Stack(Protocol):
     info: StackInfo
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
-        """Read one plane (Y, X): uint16 as it is, uint8 stretched (x257); UserError where it is damaged."""
+        """Read one plane (Y, X) as `grey.to_grey` gives it; UserError where it is damaged."""
 
     def close(self) -> None:
         """Close the file."""
@@ -127,10 +127,3 @@ def index_step(indices: Sequence[int]) -> int | None:
     """Distance of indices in ascending order; None where it differs, or there is but one."""
     steps = {after - before for before, after in pairwise(indices)}
     return next(iter(steps)) if len(steps) == 1 else None
-
-
-def to_uint16(pixels: NDArray[Any]) -> NDArray[np.uint16]:
-    """Take uint16 as it is, in native byte order, and stretch uint8 (x257) to the same range."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint16) * np.uint16(257)
-    return np.ascontiguousarray(pixels, dtype=np.uint16)

@@ -16,6 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .grey import conversion_warnings
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
 from .tiff_directories import Directories, check_chain, find_planes, stored_axes
 from .tiff_positions import StatedPlanes, count_planes, read_stated_planes
@@ -24,10 +25,11 @@ from .units import plausible_pixel_size, um_per_unit
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UM_PER_RESOLUTION_UNIT = {"CENTIMETER": 1e4, "INCH": 25_400.0, "MILLIMETER": 1e3, "MICROMETER": 1.0}
-_NO_PREDICTOR, _HORIZONTAL = 1, 2
+_NO_PREDICTOR, _HORIZONTAL, _FLOATING_POINT = 1, 2, 3
 _CODECS_WITH_PREDICTOR = {"LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "LZMA"}
 _TOP_LEFT = 1
-_EXPECTED_PIXELS = f"{EXPECTED_PLANE} with 0 as black (MINISBLACK)"
+_BITS = {"UINT": (8, 16, 32, 64), "INT": (8, 16, 32, 64), "IEEEFP": (16, 32, 64)}
+_EXPECTED_PIXELS = f"{EXPECTED_PLANE} with 0 as black (MINISBLACK), or RGB"
 
 # What tifffile has to say of damaged files is said by UserError; without this it lands on stderr as well.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -75,7 +77,7 @@ class TiffInfo:
 
 
 class TiffReader:
-    """An open classic or BigTIFF; UserError for what holds no planes of 8- or 16-bit grey values."""
+    """An open classic or BigTIFF; UserError for what holds no planes of grey values or RGB."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,14 +103,14 @@ class TiffReader:
         return stated
 
     def read(self, number: int = 0) -> NDArray[Any]:
-        """Read one plane (Y, X) of uint8 or uint16, by its number in the file from 0."""
+        """Read one plane (Y, X), or (Y, X, S) of RGB, by its number in the file from 0."""
         page = self._directories.pages[0 if self._data_offset is not None else number]
         shape = page.imagelength, page.imagewidth
         if tifffile.COMPRESSION(page.compression).name not in _CODECS_WITH_PREDICTOR:
             page.predictor = _NO_PREDICTOR  # the tag means nothing there; tifffile would add up each row all the same
         try:
             if self._data_offset is None:
-                return np.asarray(page.asarray().reshape(shape))
+                return _samples_last(page, np.asarray(page.asarray()))
             dtype = np.dtype(self._tif.byteorder + page.dtype.char)
             offset = self._data_offset + number * shape[0] * shape[1] * dtype.itemsize
             return np.fromfile(self.path, dtype, shape[0] * shape[1], offset=offset).reshape(shape)
@@ -165,7 +167,7 @@ def _as_user_errors(path: Path) -> Iterator[None]:
 
 def _check_page(path: Path, page: Any) -> None:
     """Check the tags of a plane; nothing is decoded yet."""
-    bytes_per_pixel = max(1, page.bitspersample // 8)
+    bytes_per_pixel = max(1, page.bitspersample // 8) * page.samplesperpixel
     check_claimed_size(path, page.imagelength, page.imagewidth, bytes_per_pixel, of="a plane")
     _check_pixel_kind(path, page)
     if page.is_tiled:
@@ -175,18 +177,18 @@ def _check_page(path: Path, page: Any) -> None:
 
 
 def _check_pixel_kind(path: Path, page: Any) -> None:
-    """Refuse all but unsigned grey values of 8 or 16 bits with 0 as black, the first row on top; say what is wrong."""
+    """Refuse all but grey values with 0 as black, or RGB of 8 or 16 bits, with the first row on top."""
     if "PhotometricInterpretation" not in page.tags:
         refuse(path, "no photometric interpretation (whether 0 is black or white)", _EXPECTED_PIXELS)
     photometric = _name(tifffile.PHOTOMETRIC, page.photometric)
-    if page.samplesperpixel > 1 or photometric != "MINISBLACK":
+    if (photometric, page.samplesperpixel) not in (("MINISBLACK", 1), ("RGB", 3), ("RGB", 4)):
         found = f"pixels of photometric interpretation {photometric} with {page.samplesperpixel} value(s) each"
         refuse(path, found, _EXPECTED_PIXELS)
     sample_format = _name(tifffile.SAMPLEFORMAT, page.sampleformat or tifffile.SAMPLEFORMAT.UINT)
-    if page.bitspersample not in (8, 16) or sample_format != "UINT":
-        known = sample_format in ("UINT", "INT", "IEEEFP") and page.bitspersample in (8, 16, 32, 64)
-        kind = f"type {page.dtype}" if known else f"{page.bitspersample} bits in sample format {sample_format}"
-        refuse(path, f"pixels of {kind}")
+    if page.bitspersample not in _BITS.get(sample_format, ()):
+        refuse(path, f"pixels of {page.bitspersample} bits in sample format {sample_format}", _EXPECTED_PIXELS)
+    if photometric == "RGB" and (sample_format != "UINT" or page.bitspersample > 16):
+        refuse(path, f"RGB pixels of type {page.dtype}", "RGB of 8 or 16 bits")
     orientation = page.tags.valueof("Orientation", default=_TOP_LEFT)
     if orientation != _TOP_LEFT:
         name = _name(tifffile.ORIENTATION, orientation)
@@ -201,9 +203,10 @@ def _check_codec(path: Path, page: Any) -> None:
         known = False
     if not known:
         refuse(path, f"compression {compression}, which is not supported", "LZW, Deflate, Zstd or none")
-    if compression in _CODECS_WITH_PREDICTOR and page.predictor not in (_NO_PREDICTOR, _HORIZONTAL):
+    predictors = (_NO_PREDICTOR, _HORIZONTAL, _FLOATING_POINT)[: 3 if page.dtype.kind == "f" else 2]
+    if compression in _CODECS_WITH_PREDICTOR and page.predictor not in predictors:
         predictor = _name(tifffile.PREDICTOR, page.predictor)
-        refuse(path, f"predictor {predictor}, which is not supported for integers", "HORIZONTAL or none")
+        refuse(path, f"predictor {predictor}, which is not supported for {page.dtype}", "HORIZONTAL or none")
 
 
 def _check_segments(path: Path, page: Any) -> None:
@@ -223,6 +226,16 @@ def _check_segments(path: Path, page: Any) -> None:
         )
 
 
+def _samples_last(page: Any, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Shape decoded pixels (Y, X), or (Y, X, S) of RGB, whose samples may be stored one plane behind the other."""
+    shape = page.imagelength, page.imagewidth
+    if page.samplesperpixel == 1:
+        return pixels.reshape(shape)
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        return np.moveaxis(pixels.reshape(page.samplesperpixel, *shape), 0, -1)
+    return pixels.reshape(*shape, page.samplesperpixel)
+
+
 def _info(tif: tifffile.TiffFile, directories: Directories, planes: int) -> TiffInfo:
     page, first = directories.pages[0], tif.pages.first
     return TiffInfo(
@@ -236,7 +249,7 @@ def _info(tif: tifffile.TiffFile, directories: Directories, planes: int) -> Tiff
         software=str(first.software),
         program=read_program_metadata(tif),
         tag_pixel_size_um=_tag_pixel_size(tif, page),
-        warnings=directories.warnings,
+        warnings=(*directories.warnings, *conversion_warnings(page.dtype, page.samplesperpixel)),
     )
 
 

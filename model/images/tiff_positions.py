@@ -65,7 +65,10 @@ def read_stated_planes(path: Path, tif: tifffile.TiffFile, directories: Director
         Where the file says something else than it holds, or has several axes without a name.
     """
     series = next((series for series in tif.series if series.keyframe is directories.pages[0]), None)
-    axes, lengths = ("Q", (planes,)) if tif.is_ome or series is None else (series.axes[:-2], series.shape[:-2])
+    axes, lengths = "Q", (planes,)
+    if series is not None and not tif.is_ome:
+        sized = [(axis, length) for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS"]
+        axes, lengths = "".join(axis for axis, _ in sized), tuple(length for _, length in sized)
     if math.prod(lengths) != planes:
         refuse(path, f"{math.prod(lengths)} planes where its description states {planes}", "as many as it states")
     sizes, warnings = _named(path, axes, lengths)
@@ -98,6 +101,8 @@ def _position(number: int, sizes: dict[str, int]) -> Position:
 def _contiguous(path: Path, tif: tifffile.TiffFile, series: Any, planes: int) -> int:
     """Where the pixels begin of planes that lie behind one directory."""
     page = tif.pages.first if series is None else series.keyframe
+    if page.samplesperpixel > 1:
+        refuse(path, f"{planes} RGB planes behind one directory", "a directory for each plane")
     offset = None if series is None else series.dataoffset
     if offset is None:
         refuse(path, f"{planes} planes behind one directory, compressed or in pieces", "a directory for each plane")
