@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .commands import one_line
 from .errors import UserError
@@ -132,6 +132,7 @@ class _Walk:
         self.inside = os.path.realpath(input)
         self.found: list[str] = []
         self.links: dict[str, str] = {}  # to what they lead
+        self.named: list[str] = []  # folders with the name of an image
         self.former: list[str] = []
         self.other_formats: Counter[str] = Counter()
 
@@ -140,6 +141,7 @@ class _Walk:
         folders = [""]
         while folders:
             folders += self._visit(folders.pop())
+        self._take_empty()
         if self.former:
             log.info("Skipped %d folders of predictions, such as %s.", len(self.former), min(self.former))
         if self.found and self.other_formats:
@@ -179,10 +181,10 @@ class _Walk:
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name in OUTPUT_FOLDERS:
                     self.former.append(entry.path)
-                elif is_input(entry.name):
-                    self._take_zarr(relative)
-                else:
-                    yield relative
+                    continue
+                if is_input(entry.name):
+                    self.named.append(relative)
+                yield relative
             elif is_input(entry.name):
                 if entry.is_file(follow_symlinks=False):
                     self.found.append(relative)
@@ -191,11 +193,16 @@ class _Walk:
             elif entry.name.lower().endswith(OTHER_IMAGE_SUFFIXES):
                 self.other_formats[os.path.splitext(entry.name)[1].lower()] += 1
 
+    def _take_empty(self) -> None:
+        """Take folders that are called as images and hold none: the reader will say what is wrong with them."""
+        above = {str(parent) for path in self.found for parent in PurePath(path).parents} if self.named else set()
+        self.found += [folder for folder in self.named if folder not in above and folder not in self.links]
+
     def _take_zarr(self, folder: str) -> bool:
         """Take the images of a Zarr group, if it is OME-Zarr; what else is in it are no images of their own."""
         path = self.folder / folder
         images = images_within(path)
-        for image in images or ([""] if is_input(folder) else []):
+        for image in images:
             relative = os.path.join(folder, image) if image else folder
             if not relative:
                 raise UserError(f"{path}: found an OME-Zarr image, expected the folder that holds it.")
@@ -219,7 +226,9 @@ class _Walk:
             self.found.append(relative)
             self.links[relative] = target
         elif is_input(entry.name):
-            self._take_zarr(relative)
+            self.links[relative] = target
+            if not self._take_zarr(relative):
+                self.found.append(relative)
 
 
 def _leads_to_folder(link: os.DirEntry[str]) -> bool:

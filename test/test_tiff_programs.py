@@ -65,7 +65,8 @@ CALIBRATION = (
     ("plane_info", "size", "channel", "transmitted"),
     [
         (CALIBRATION + prop("_IllumSetting_", "Transmitted Light"), (0.66, 0.65), "Transmitted Light", True),
-        (CALIBRATION + prop("image-name", "DAPI"), (0.66, 0.65), "DAPI", False),
+        (CALIBRATION + prop("_IllumSetting_", "DAPI"), (0.66, 0.65), "DAPI", False),
+        (CALIBRATION + prop("image-name", "PC-3 well B2"), (0.66, 0.65), None, None),  # cells, not phase contrast
         (CALIBRATION.replace('"on"', '"off"'), None, None, None),
         (CALIBRATION.replace('"um"', '"pixel"'), None, None, None),
         (CALIBRATION.replace("0.65", "many"), None, None, None),

@@ -106,16 +106,32 @@ def _check_local(path: Path) -> bytes | None:
     """Refuse what is no MetaImage and what points to other files; return deflated pixels, None for raw ones."""
     check_is_file(path)
     with path.open("rb") as file:
-        head = file.read(_MAX_HEADER)
-    # The header is text and ends with the line that says where the pixels are.
-    end = re.search(rb"^ElementDataFile\s*=\s*(.*?)\s*$", head, re.MULTILINE)
-    if end is None or b"NDims" not in head[: end.start()]:
+        fields, data_offset = _read_header(file.read(_MAX_HEADER))
+    if "ElementDataFile" not in fields or "NDims" not in fields:
         refuse(path, "content that is not MetaImage", "an .mha file")
-    if end[1].upper() != b"LOCAL":
+    if fields["ElementDataFile"].upper() != "LOCAL":
         refuse(path, "pixels kept in another file", "an .mha file that holds its pixels")
-    if not re.search(rb"^CompressedData\s*=\s*(?:True|T|1)\s*$", head[: end.start()], re.MULTILINE | re.IGNORECASE):
+    if fields.get("CompressedData", "F")[:1] not in ("T", "t", "1"):  # as ITK reads it
         return None
-    return path.read_bytes()[end.end() :].lstrip(b"\r\n")
+    packed = path.read_bytes()[data_offset:]
+    # ITK takes as many bytes as are stated, and leaves the pixels as they are in memory where these are too few.
+    if fields.get("CompressedDataSize") != str(len(packed)):
+        found = f"{len(packed)} bytes of deflated pixels, CompressedDataSize = {fields.get('CompressedDataSize')}"
+        refuse(path, found, "a CompressedDataSize that is their number")
+    return packed
+
+
+def _read_header(head: bytes) -> tuple[dict[str, str], int]:
+    """Read the text before the pixels, ``key = value`` or ``key : value`` line by line; also where it ends."""
+    fields: dict[str, str] = {}
+    offset = 0
+    for line in head.split(b"\n"):
+        offset += len(line) + 1
+        if field := re.match(r"\s*(\w+)\s*[=:](.*)", line.decode("latin-1")):
+            fields[field[1]] = field[2].strip()
+            if field[1] == "ElementDataFile":
+                break
+    return fields, offset
 
 
 def _unpacks_to(packed: bytes, expected_bytes: int) -> bool:

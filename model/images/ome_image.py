@@ -84,7 +84,7 @@ class TiffData:
     def read(cls, element: ElementTree.Element) -> "TiffData":
         """Read a TiffData element."""
         uuid = next(children(element, "UUID"), None)
-        directory, count = _whole(element.get("IFD")), _whole(element.get("PlaneCount"))
+        directory, count = _whole(element.get("IFD")), _whole(element.get("PlaneCount", element.get("NumPlanes")))
         return cls(
             file_name=None if uuid is None else uuid.get("FileName"),
             uuid=None if uuid is None else (uuid.text or "").strip().lower(),
@@ -158,9 +158,10 @@ class OmeImage:
         for data in self.tiff_data or [TiffData(None, None, 0, None, dict.fromkeys("ZCT", 0), False)]:
             if not data.names_file(file_name, file_uuid):
                 continue
-            for offset in range(min(self._count(data), directories - data.first_directory)):
-                at = self._position(offset, data.first)
-                found.setdefault(data.first_directory + offset, (at["T"], at["C"], at["Z"]))
+            end = min(data.first_directory + self._count(data), directories)
+            for directory in range(max(0, data.first_directory), end):
+                at = self._position(directory - data.first_directory, data.first)
+                found.setdefault(directory, (at["T"], at["C"], at["Z"]))
         return found
 
     def promised(self, file_name: str, file_uuid: str | None) -> int:

@@ -7,7 +7,7 @@ directory), else by its size in pixels.
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -30,8 +30,8 @@ class OmeStackMetadata:
     ----------
     positions : tuple of (int, int, int)
         (t, c, z) of each plane, in the order of the file.
-    channels : tuple of Channel
-        By the c of the positions.
+    channels : mapping of int to Channel
+        Of each c of the positions.
     pixel_size_um : (float, float) or None
     states_size : bool
         As in `OmeMetadata`.
@@ -40,7 +40,7 @@ class OmeStackMetadata:
     """
 
     positions: tuple[Position, ...]
-    channels: tuple[Channel, ...]
+    channels: Mapping[int, Channel]
     pixel_size_um: tuple[float, float] | None
     states_size: bool
     z_step_um: float | None
@@ -151,8 +151,8 @@ def read_stack_metadata(
         refuse(path, "OME-XML that describes two planes as the same", "another time, channel or focal plane for each")
     warnings: list[str] = []
     size, states_size = image.pixel_size(shape, warnings)
-    attributes = [*image.channels, *[{}] * image.sizes["C"]][: image.sizes["C"]]
-    channels = tuple(channel_of(each, warnings) for each in attributes)
+    attributes = dict(enumerate(image.channels[: image.sizes["C"]]))
+    channels = {c: channel_of(attributes.get(c, {}), warnings) for c in sorted({c for _, c, _ in described})}
     missing = image.promised(path.name, file_uuid) - len(directories)
     if missing > 0:
         warnings.append(f"its OME-XML describes {missing} planes more than it holds")

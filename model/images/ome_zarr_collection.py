@@ -5,11 +5,9 @@ Reads the JSON of the groups alone, without the package zarr.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from .limits import refuse
 
 GROUP_FILES = frozenset({".zgroup", ".zattrs", "zarr.json"})
 """What tells a Zarr group from other folders, whatever it is called."""
@@ -34,23 +32,15 @@ def images_within(path: Path, levels: int = _LEVELS) -> list[str]:
     Returns
     -------
     list of str
-        Paths relative to the group; ``""`` alone where it is itself an image, or its metadata cannot be read; empty
-        where these are no metadata of OME-Zarr.
-
-    Raises
-    ------
-    UserError
-        Where it names a group outside of it.
+        Paths relative to the group; ``""`` alone where it is itself an image, or its metadata make no sense, which is
+        said when it is opened; empty where it has no metadata of OME-Zarr.
     """
     try:
         members = _members(path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return [""]  # what is wrong is said when it is opened
-    if members is None or not levels:
         return [""]
-    for member in members:
-        if os.path.normpath(member) != member or member.split(os.sep)[0] in ("", os.curdir, os.pardir):
-            refuse(path, f"the name {member!r} of a group", "a group within it")
+    if members is None or not levels or not all(_is_within(member) for member in members):
+        return [""]
     return [
         os.path.join(member, image) if image else member
         for member in members
@@ -63,9 +53,9 @@ def _members(path: Path) -> list[str] | None:
     attributes = _attributes(path)
     metadata = attributes.get("ome", attributes)
     if "plate" in metadata:
-        return [str(well["path"]) for well in metadata["plate"]["wells"]]
+        return _paths(metadata["plate"]["wells"])
     if "well" in metadata:
-        return [str(image["path"]) for image in metadata["well"]["images"]]
+        return _paths(metadata["well"]["images"])
     if "multiscales" in metadata:
         return None
     if "bioformats2raw.layout" not in {**metadata, **attributes}:
@@ -74,10 +64,23 @@ def _members(path: Path) -> list[str] | None:
     return series if len(series) > 1 else None
 
 
+def _paths(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Path of each group, once."""
+    return list(dict.fromkeys(str(group["path"]).rstrip("/") for group in groups))
+
+
 def _attributes(path: Path) -> Mapping[str, Any]:
-    whole = path / "zarr.json"
-    if whole.is_file():
-        attributes: Mapping[str, Any] = json.loads(whole.read_text(encoding="utf-8"))["attributes"]
+    """Attributes of a group; empty where it has none."""
+    file = path / "zarr.json"
+    if file.is_file():
+        attributes = json.loads(file.read_text(encoding="utf-8")).get("attributes", {})
     else:
-        attributes = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
-    return attributes
+        file = path / ".zattrs"
+        attributes = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _is_within(member: str) -> bool:
+    """Whether a name means a group below: no way out, nothing that no file system takes."""
+    sound = os.path.normpath(member) == member and "\0" not in member and member.isprintable()
+    return sound and member.split(os.sep)[0] not in ("", os.curdir, os.pardir)

@@ -115,7 +115,6 @@ class _TiffStack:
         tiff = self._tiff.info
         if tiff.planes == 1:
             return _of_one_plane(plane_info(path, tiff)), {(0, 0, 0): 0}
-        channels: Sequence[Channel] = ()
         provenance: Mapping[str, str] = {}
         size, states_size, warnings = None, False, list(tiff.warnings)
         stated: StatedPlanes | None = None
@@ -130,18 +129,17 @@ class _TiffStack:
             else:
                 warnings += check_levels(root, path, tiff.shape, tiff.unmarked_levels, file_uuid)
                 ome = read_stack_metadata(root, path, tiff.directories, tiff.shape, file_uuid)
-                channels, size, states_size = ome.channels, ome.pixel_size_um, ome.states_size
-                stated = StatedPlanes(ome.positions, None, ome.z_step_um, ome.time_increment_s, ome.warnings)
+                size, states_size = ome.pixel_size_um, ome.states_size
+                steps = ome.z_step_um, ome.time_increment_s
+                stated = StatedPlanes(ome.positions, ome.channels, None, *steps, ome.warnings)
         if stated is None:
             stated = self._tiff.read_stated_planes()
         numbers, kept = _in_grid(stated.positions)
-        if not channels:
-            channels = [Channel()] * (1 + max(kept[1])) if max(kept[1]) else [tiff.program.channel]
         info = StackInfo(
             path,
             tiff.shape,
             times=len(kept[0]),
-            channels=tuple(channels[c] for c in kept[1]),
+            channels=tuple(stated.channels.get(c, Channel()) for c in kept[1]),
             focal_planes=len(kept[2]),
             stored=frozenset(numbers) if len(numbers) < math.prod(map(len, kept)) else None,
             pixel_size_um=trusted_pixel_size(tiff, size, states_size),

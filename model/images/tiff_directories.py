@@ -12,6 +12,7 @@ from typing import Any
 import tifffile
 
 from .limits import refuse
+from .tiff_programs import is_micro_manager
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2  # of the former SubfileType
@@ -62,10 +63,14 @@ def find_planes(path: Path, tif: tifffile.TiffFile) -> Directories:
     pages: list[tuple[int, Any]] = list(enumerate(tif.pages))
     if not pages:
         refuse(path, "a truncated TIFF, or one without pixels")
+    seen: set[int] = set()
     for _, page in list(pages):
         offsets = page.subifds or ()
         if any(offset >= path.stat().st_size for offset in offsets):
             refuse(path, "a truncated TIFF")
+        if not seen.isdisjoint(offsets) or len(set(offsets)) < len(offsets):
+            refuse(path, "a damaged TIFF, several of whose directories are the same")
+        seen.update(offsets)
         pages += [(-1, sub) for sub in (page.pages or ())] if offsets else []
     images = [(number, page) for number, page in pages if not _subfile_type(page) & _MASK]
     full = [(number, page) for number, page in images if not _subfile_type(page) & _REDUCED]
@@ -94,6 +99,8 @@ def stored_axes(tif: tifffile.TiffFile, page: Any) -> str:
     """Axes of the image as other programs will see them, e.g. ``"YX"``, or ``"QYX"`` with an axis of length 1."""
     if tif.is_ome:  # an OME-XML may lead tifffile to other files; without it, the axes are the directory's own
         return "YX" if page.ndim == 2 else str(page.axes)
+    if is_micro_manager(tif):  # whose series take in other files of the data set
+        return "YX"
     return next((str(series.axes) for series in tif.series if series.keyframe is page), str(page.axes))
 
 

@@ -4,7 +4,8 @@ Also where they lie: each behind a directory of its own, or all of them behind o
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import tifffile
 
 from .limits import refuse
 from .ome_image import Position
+from .stack import Channel
 from .tiff_directories import Directories
+from .tiff_programs import is_micro_manager, read_micro_manager_planes, read_stk_planes
 from .units import seconds_per_unit, um_per_unit
 
 _UIC2 = 33629  # MetaMorph: as many values as there are planes behind the directory
@@ -27,6 +30,8 @@ class StatedPlanes:
     ----------
     positions : tuple of (int, int, int)
         (t, c, z) of each plane, in the order of the file.
+    channels : mapping of int to Channel
+        Of each c that is described.
     data_offset : int or None
         Where the pixels of all planes begin, uncompressed and one behind the other; None: each has a directory.
     z_step_um, time_increment_s : float or None
@@ -34,6 +39,7 @@ class StatedPlanes:
     """
 
     positions: tuple[Position, ...]
+    channels: Mapping[int, Channel] = field(default_factory=dict)
     data_offset: int | None = None
     z_step_um: float | None = None
     time_increment_s: float | None = None
@@ -48,7 +54,7 @@ def count_planes(tif: tifffile.TiffFile, directories: Directories) -> int:
         planes.append(int(page.tags[_UIC2].count))
     if tif.is_imagej and tif.imagej_metadata:
         planes.append(int(tif.imagej_metadata.get("images", 1)))
-    if not tif.is_ome:
+    if not tif.is_ome and not is_micro_manager(tif):  # whose series take in other files of the data set
         pixels = max(1, page.imagelength * page.imagewidth * page.samplesperpixel)
         planes += [int(series.size) // pixels for series in tif.series if series.keyframe is page]
     return max(planes)
@@ -64,18 +70,24 @@ def read_stated_planes(path: Path, tif: tifffile.TiffFile, directories: Director
     UserError
         Where the file says something else than it holds, or has several axes without a name.
     """
-    series = next((series for series in tif.series if series.keyframe is directories.pages[0]), None)
+    page = directories.pages[0]
+    if is_micro_manager(tif):
+        found = read_micro_manager_planes(path, directories.pages)
+        positions, channels = found or (_of_axes({"Z": planes}, planes), {})
+        return StatedPlanes(positions, channels, warnings=() if found else (_nameless(planes),))
+    series = None if tif.is_ome else next((series for series in tif.series if series.keyframe is page), None)
+    offset = None if len(directories.pages) == planes else _contiguous(path, tif, series, planes)
+    if _UIC2 in page.tags and not tif.is_ome:
+        return StatedPlanes(read_stk_planes(tif), data_offset=offset)
     axes, lengths = "Q", (planes,)
-    if series is not None and not tif.is_ome:
+    if series is not None:
         sized = [(axis, length) for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS"]
         axes, lengths = "".join(axis for axis, _ in sized), tuple(length for _, length in sized)
     if math.prod(lengths) != planes:
         refuse(path, f"{math.prod(lengths)} planes where its description states {planes}", "as many as it states")
     sizes, warnings = _named(path, axes, lengths)
-    positions = tuple(_position(number, sizes) for number in range(planes))
     z_step_um, time_increment_s = _imagej_steps(tif)
-    offset = None if len(directories.pages) == planes else _contiguous(path, tif, series, planes)
-    return StatedPlanes(positions, offset, z_step_um, time_increment_s, warnings)
+    return StatedPlanes(_of_axes(sizes, planes), {}, offset, z_step_um, time_increment_s, warnings)
 
 
 def _named(path: Path, axes: str, lengths: tuple[int, ...]) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -88,12 +100,20 @@ def _named(path: Path, axes: str, lengths: tuple[int, ...]) -> tuple[dict[str, i
         refuse(path, f"{stated} planes along axes without a name", "OME-XML or ImageJ's text that names T, C and Z")
     if not nameless:
         return sizes, ()
-    return sizes, (f"nothing tells what its {nameless[0]} planes are, so they are taken as focal planes",)
+    return sizes, (_nameless(nameless[0]),)
 
 
-def _position(number: int, sizes: dict[str, int]) -> Position:
+def _nameless(planes: int) -> str:
+    return f"nothing tells what its {planes} planes are, so they are taken as focal planes"
+
+
+def _of_axes(sizes: Mapping[str, int], planes: int) -> tuple[Position, ...]:
+    return tuple(_position(number, sizes) for number in range(planes))
+
+
+def _position(number: int, sizes: Mapping[str, int]) -> Position:
     index = {}
-    for axis, length in reversed(sizes.items()):
+    for axis, length in reversed(list(sizes.items())):
         number, index[axis] = divmod(number, length)
     return index.get("T", 0), index.get("C", 0), index.get("Z", 0)
 

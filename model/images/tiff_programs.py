@@ -5,17 +5,24 @@ Olympus cellSens (tag 33560).
 """
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 
 from .channels import describe_channel
+from .limits import refuse
+from .ome_image import Position
 from .stack import Channel
 from .units import plausible_pixel_size, um_per_unit
 
 _MICRO_MANAGER = 51123
+_INDICES = ("FrameIndex", "Frame"), ("ChannelIndex",), ("SliceIndex", "Slice")
+_AXES = ("time", "channel", "z")  # of NDTiff, the format of Pycro-Manager; an axis of one plane may be absent
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,77 @@ def read_program_metadata(tif: tifffile.TiffFile) -> ProgramMetadata:
     return ProgramMetadata()
 
 
+def is_micro_manager(tif: tifffile.TiffFile) -> bool:
+    """Whether Micro-Manager or Pycro-Manager wrote a TIFF."""
+    return _MICRO_MANAGER in tif.pages.first.tags
+
+
+def read_micro_manager_planes(
+    path: Path, pages: Sequence[Any]
+) -> tuple[tuple[Position, ...], Mapping[int, Channel]] | None:
+    """Read which time, channel and focal plane each plane is by its own tag; None where one does not tell.
+
+    Neither their order tells it, which is that of the acquisition, nor the index in the file, which an acquisition
+    that was stopped lacks. tifffile's series would take in other files of the data set.
+
+    Raises
+    ------
+    UserError
+        Where they are of several stage positions, or two are the same.
+    """
+    stated = [page.tags.valueof(_MICRO_MANAGER) for page in pages]
+    labels = [label for metadata in stated if isinstance(metadata, Mapping) and (label := _label(metadata))]
+    if len(labels) < len(pages):
+        return None
+    if len({repr(_place(metadata)) for metadata in stated}) > 1:
+        refuse(path, "planes of several stage positions", "one position a file")
+    names = list(dict.fromkeys(c for _, c, _ in labels if isinstance(c, str)))
+    positions = tuple((t, names.index(c) if isinstance(c, str) else c, z) for t, c, z in labels)
+    if len(set(positions)) < len(positions):
+        refuse(path, "two planes of the same time, channel and focal plane", "another one for each")
+    channels = {
+        c: describe_channel(_text(metadata.get("Channel", name)))
+        for (_, c, _), (_, name, _), metadata in zip(positions, labels, stated, strict=True)
+    }
+    return positions, channels
+
+
+def _label(metadata: Mapping[str, Any]) -> tuple[int, int | str, int] | None:
+    """Time, channel (of NDTiff its name) and focal plane; None where one is not stated."""
+    if isinstance(axes := metadata.get("Axes"), Mapping):
+        t, c, z = (axes.get(axis, 0) for axis in _AXES)
+    else:
+        t, c, z = (next((metadata[key] for key in keys if key in metadata), None) for keys in _INDICES)
+    return (t, c, z) if isinstance(t, int) and isinstance(c, int | str) and isinstance(z, int) else None
+
+
+def _place(metadata: Mapping[str, Any]) -> Any:
+    """Stage position, and other axes of NDTiff."""
+    if isinstance(axes := metadata.get("Axes"), Mapping):
+        return sorted((str(axis), str(value)) for axis, value in axes.items() if axis not in _AXES)
+    return metadata.get("PositionIndex")
+
+
+def read_stk_planes(tif: tifffile.TiffFile) -> tuple[Position, ...]:
+    """Read from the tags of a MetaMorph stack which time, wavelength and focal plane each plane is.
+
+    Wavelengths, where they differ, are channels in ascending order; the planes of each are focal planes where one is
+    any distance from another, else times.
+    """
+    metadata = tif.stk_metadata or {}
+    count = int(metadata["NumberPlanes"])
+    lengths = [float(length) for length in metadata.get("Wavelengths", [0] * count)]
+    order = sorted(set(lengths))
+    focal = bool(np.any(metadata.get("ZDistance", 0)))
+    seen: Counter[float] = Counter()
+    positions = []
+    for length in lengths:
+        number, seen[length] = seen[length], seen[length] + 1
+        c = order.index(length)
+        positions.append((0, c, number) if focal else (number, c, 0))
+    return tuple(positions)
+
+
 def _of_micro_manager(metadata: Mapping[str, Any]) -> ProgramMetadata:
     size = metadata.get("PixelSizeUm")
     return ProgramMetadata(_size(size, size, "µm"), describe_channel(_text(metadata.get("Channel"))))
@@ -61,11 +139,12 @@ def _of_metaxpress(metadata: Mapping[str, Any]) -> ProgramMetadata:
     if metadata.get("spatial-calibration-state", True):
         y, x = (metadata.get(f"spatial-calibration-{axis}") for axis in "yx")
         size = _size(y, x, str(metadata.get("spatial-calibration-units", "")))
-    name = _text(metadata.get("_IllumSetting_")) or _text(metadata.get("image-name"))
-    return ProgramMetadata(size, describe_channel(name))
+    return ProgramMetadata(size, describe_channel(_text(metadata.get("_IllumSetting_"))))
 
 
 def _of_metamorph(metadata: Mapping[str, Any]) -> ProgramMetadata:
+    if not metadata.get("SpatialCalibration"):
+        return ProgramMetadata()
     y, x = (metadata.get(f"{axis}Calibration") for axis in "YX")
     return ProgramMetadata(_size(y, x, str(metadata.get("CalibrationUnits", ""))))
 
