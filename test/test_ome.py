@@ -306,10 +306,14 @@ def test_mha_that_is_no_whole_plane_is_refused(tmp_path):
     assert "3 samples" in refusal(path)
     raw, packed = write_mha(path, PIXELS), write_mha(path, PIXELS, compressed=True)
     unsized = re.sub(rb"CompressedDataSize = \d+\n", b"", packed)  # with it, ITK notices by itself
+    local = b"ElementDataFile = LOCAL\n"
     taller, huge = b"DimSize = 131 700", b"DimSize = 30000 30000"
     for content in (
         b"", b"II*\0", raw[:50], raw[:-1], packed[:-1], packed[: len(packed) // 2],
-        *(unsized[: len(unsized) // 2].replace(b"Data = True", b"Data = " + yes) for yes in (b"1", b"T")),
+        *(unsized[: len(unsized) // 2].replace(b"= True", yes) for yes in (b"= 1", b"= T", b": True", b"= Tr")),
+        unsized, re.sub(rb"Size = \d+\n", b"Size = 500\n", packed),
+        packed.replace(local, local + b"\n"), packed + b"\n",
+        raw.replace(b"LOCAL", b"x" + b" " * 50_000 + b"y"),
         raw.replace(b"LOCAL", b"/etc/hostname"),
         *(whole.replace(b"DimSize = 131 70", claim) for whole in (raw, packed) for claim in (taller, huge)),
     ):  # fmt: skip

@@ -244,6 +244,45 @@ def test_contradictory_ome_xml_of_a_stack_is_refused(tmp_path: Path, description
     assert found in refusal(write_planes(tmp_path / "a.ome.tif", list(STACK[:2, :, 0].reshape(4, 24, 32)), description))
 
 
+def test_indices_that_differ_from_those_of_the_xml_are_warned_of(tmp_path: Path) -> None:
+    data = "".join(f'<TiffData IFD="{n}" PlaneCount="1" FirstT="{t}"/>' for n, t in enumerate((0, 2)))
+    with open_stack(write_planes(tmp_path / "a.ome.tif", list(STACK[:2, 0, 0]), ome_xml((3, 1, 1), data))) as stack:
+        assert_planes(stack, STACK[:2, :1, :1])
+        assert stack.info.warnings == ("it lacks times between others, and those that it has are counted from 0",)
+
+
+@pytest.mark.parametrize(
+    ("xml", "found"),
+    [
+        (
+            ome_xml((1, 2, 1), '<TiffData IFD="-1000000000" PlaneCount="10000000000"/><TiffData IFD="9"/>'),
+            "describes 0",
+        ),
+        (ome_xml((1, 2, 1), "<TiffData/>").replace('SizeC="2"', 'SizeC="1e20"'), None),
+        (ome_xml((1, 2, 1), "<TiffData/>").replace('SizeC="2"', 'SizeC="300000000"'), None),
+    ],
+)
+def test_sizes_without_measure_cost_nothing(tmp_path: Path, xml: str, found: str | None) -> None:
+    path = write_planes(tmp_path / "a.ome.tif", list(STACK[0, :, 0]), xml)
+    if found:
+        assert found in refusal(path)
+        return
+    with open_stack(path) as stack:
+        assert_planes(stack, STACK[:1, :, :1])
+
+
+def test_planes_in_the_schema_of_2008(tmp_path: Path) -> None:
+    xml = ome_xml((1, 1, 2), '<TiffData IFD="0" NumPlanes="2"/>')
+    with open_stack(write_planes(tmp_path / "a.ome.tif", list(STACK[0, 0, :2]), xml)) as stack:
+        assert_planes(stack, STACK[:1, :1, :2])
+
+
+def test_an_imagej_stack_of_planes_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    path, text = tmp_path / "a.tif", "ImageJ=1.54f\nimages=30000000\nframes=30000000\n"
+    tifffile.imwrite(path, STACK[0, 0, 0], compression="zlib", description=text, metadata=None)
+    assert "30000000 planes behind one directory" in refusal(path)
+
+
 def test_broken_ome_xml_leaves_the_planes(tmp_path: Path) -> None:
     with open_stack(write_planes(tmp_path / "a.ome.tif", list(STACK[0, 0]), "<OME><broken></OME>")) as stack:
         assert_planes(stack, STACK[:1, :1])
@@ -284,6 +323,7 @@ def test_formats_that_are_not_read_are_named_with_what_to_do(tmp_path: Path, suf
         ("DAPI", False, None), ("H3342", False, None), ("Alexa 488", False, None), ("GFP 488 nm", False, None),
         ("mCherry", False, None), ("SiR-actin", False, None), ("FITC BP", False, None),
         ("pH3", None, None), ("pH3 Ser10", None, None), ("PH3", True, Modality.PC), ("S phase", None, None),
+        ("tdEos", None, None), ("DiA", None, None), ("DIA", True, None),
         ("G1-phase", None, None), ("G2/M phase", None, None), ("Phase G", True, Modality.PC),
         ("Channel 0", None, None), ("cyto", None, None), ("DIC-DAPI", None, None), (None, None, None),
     ],
@@ -311,6 +351,18 @@ def test_channels_without_a_telling_name(metadata: Any, transmitted: bool | None
     channel = describe_channel("C1", **metadata)
     assert (channel.transmitted, channel.modality) == (transmitted, modality)
     assert describe_channel("TL DIC", **metadata).transmitted  # a name says more than what programs fill in
+
+
+@pytest.mark.parametrize(
+    "name", ["trans-Golgi", "tdKatushka2", "polarized E-cadherin", "mitotic phase", "PC-3 GFP-LC3", "RNA interference"]
+)
+@pytest.mark.parametrize(
+    "metadata", [{"fluorescent": True}, {"contrast_method": "Fluorescence"}, {"illumination": "Epifluorescence"}]
+)
+def test_ambiguous_names_do_not_overrule_fluorescence(name: str, metadata: Any) -> None:
+    assert describe_channel(name, **metadata).transmitted is False
+    for clear in ("Phase", "TD", "Trans", "Ph2", "phase contrast 10x", "TL phase", "DIC N2", "trans light brightfield"):
+        assert describe_channel(clear, **metadata).transmitted is True
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="real microscope files are not in the project")

@@ -188,6 +188,19 @@ def test_a_chain_in_a_circle_is_damaged(tmp_path: Path) -> None:
     assert "circle" in refusal(path)
 
 
+def test_directories_that_share_their_subifds_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for _ in range(2):
+            tiff.write(PIXELS, subifds=2, metadata=None)
+            tiff.write(PIXELS[::2, ::2], subfiletype=1, metadata=None)
+            tiff.write(PIXELS[::4, ::4], subfiletype=1, metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as whole:
+        first, second = (page.tags["SubIFDs"] for page in whole.pages)  # type: ignore[union-attr]
+        second.overwrite(first.value)
+    assert "several of whose directories are the same" in refusal(path)
+
+
 # Tags
 
 

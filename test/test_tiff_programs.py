@@ -2,6 +2,8 @@
 
 import json
 import struct
+from collections.abc import Sequence
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from model.errors import UserError
 from model.images import inspect, read_image
 from model.images.open_stack import open_stack
 from model.labels import Modality
@@ -40,6 +43,62 @@ def test_micro_manager(
     info = inspect(micro_manager(tmp_path / "img_000000000_Default_000.tif", **metadata))
     assert (info.pixel_size_um, info.modality, info.transmitted) == (size, modality, transmitted)
     assert info.warnings == ()
+
+
+def micro_manager_stack(path: Path, planes: list[dict[str, Any]]) -> Path:
+    """Each plane with a tag of its own, n added to its pixels."""
+    with tifffile.TiffWriter(path) as tiff:
+        for n, metadata in enumerate(planes):
+            tags = [(51123, "s", 0, json.dumps({"PixelSizeUm": 0.325} | metadata), True)]
+            options: dict[str, Any] = {"metadata": None, "contiguous": False, "photometric": "minisblack"}
+            tiff.write(PIXELS // 2 + np.uint16(n), extratags=tags, **options)
+    return path
+
+
+def indexed(t: int, c: int, z: int) -> dict[str, Any]:
+    return {"FrameIndex": t, "ChannelIndex": c, "SliceIndex": z, "Channel": ["DAPI", "Brightfield"][c]}
+
+
+def ndtiff(t: int, c: int, z: int) -> dict[str, Any]:
+    return {"Axes": {"time": t, "channel": ["DAPI", "Brightfield"][c], "z": z}}
+
+
+@pytest.mark.parametrize("stated", [indexed, ndtiff])
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("left", [12, 11])
+def test_a_micro_manager_stack_in_any_order(tmp_path: Path, stated: Any, order: tuple[int, ...], left: int) -> None:
+    sizes = 2, 2, 3
+    positions = sorted(product(*map(range, sizes)), key=lambda position: [position[axis] for axis in order])[:left]
+    path = micro_manager_stack(tmp_path / "e_MMStack_Pos0.tif", [stated(*position) for position in positions])
+    (tmp_path / "e_MMStack_Pos0_1.tif").write_bytes(b"damaged")  # what is beside it does not matter
+    with open_stack(path) as stack:
+        info = stack.info
+        assert (info.times, len(info.channels), info.focal_planes, info.pixel_size_um) == (*sizes, (0.325, 0.325))
+        assert [channel.name for channel in info.channels] == ["DAPI", "Brightfield"]
+        assert info.channels[1].modality is Modality.BF and info.warnings == ()
+        for n, position in enumerate(positions):
+            np.testing.assert_array_equal(stack.read_plane(*position), PIXELS // 2 + np.uint16(n))
+
+
+@pytest.mark.parametrize(
+    ("planes", "found"),
+    [
+        ([indexed(0, 0, 0), indexed(0, 0, 0)], "two planes of the same time"),
+        ([indexed(0, 0, 0) | {"PositionIndex": 0}, indexed(0, 0, 0) | {"PositionIndex": 1}], "several stage positions"),
+        ([{"Axes": {"position": 0}}, {"Axes": {"position": 1}}], "several stage positions"),
+    ],
+)
+def test_micro_manager_planes_that_cannot_be_told_apart(
+    tmp_path: Path, planes: list[dict[str, Any]], found: str
+) -> None:
+    with pytest.raises(UserError, match=found):
+        open_stack(micro_manager_stack(tmp_path / "a.tif", planes))
+
+
+def test_micro_manager_planes_that_say_nothing_are_focal_planes_with_a_warning(tmp_path: Path) -> None:
+    with open_stack(micro_manager_stack(tmp_path / "a.tif", [{}, {}])) as stack:
+        assert stack.info.focal_planes == 2
+        assert stack.info.warnings == ("nothing tells what its 2 planes are, so they are taken as focal planes",)
 
 
 def metaxpress(path: Path, plane_info: str, head: str = "") -> Path:
@@ -84,25 +143,59 @@ def test_entities_are_not_expanded(tmp_path: Path) -> None:
     assert inspect(tmp_path / "a.tif").pixel_size_um is None
 
 
-@pytest.mark.parametrize(("unit", "size"), [(b"um\0", (0.5, 0.25)), (b"pixel\0", None)])
-def test_metamorph_stack(tmp_path: Path, unit: bytes, size: Any) -> None:
-    path, planes = tmp_path / "a.stk", np.stack([PIXELS, PIXELS + 1, PIXELS + 2])
+def metamorph(
+    path: Path,
+    unit: bytes = b"um\0",
+    calibrated: int = 1,
+    z: Sequence[float] = (0, 0, 0),
+    wavelengths: Sequence[int] = (),
+) -> Path:
+    """A stack of three planes behind one directory, n added to the pixels of each."""
+    planes = np.stack([PIXELS // 2 + np.uint16(n) for n in range(3)])
+    content = bytearray(8) + planes.tobytes()
+
+    def put(data: bytes) -> int:
+        content.extend(data + bytes(len(data) % 2))
+        return len(content) - len(data) - len(data) % 2
+
+    scale, name = put(struct.pack("<4I", 1, 4, 1, 2)), put(struct.pack("<I", len(unit)) + unit)
+    uic1 = put(struct.pack("<8I", 3, calibrated, 4, scale, 5, scale + 8, 6, name))
+    uic2 = put(b"".join(struct.pack("<6I", int(distance * 1000), 1000, 2451545, 0, 2451545, 0) for distance in z))
     height, width = PIXELS.shape
-    packed = planes.tobytes()
-    uic2 = struct.pack("<6I", 0, 1, 2451545, 0, 2451545, 0) * 3
-    at = 8 + len(packed)
-    values = at + len(uic2)
-    stored = struct.pack("<4I", 1, 4, 1, 2) + struct.pack("<I", len(unit)) + unit
-    uic1 = struct.pack("<8I", 3, 1, 4, values, 5, values + 8, 6, values + 16)
     tags = [(254, 4, 1, 0), (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1)]
     tags += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, height * width * 2)]
-    tags += [(33628, 4, 4, values + len(stored)), (33629, 5, 3, at)]
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-    start = struct.pack("<2sHI", b"II", 42, values + len(stored) + len(uic1))
-    path.write_bytes(start + packed + uic2 + stored + uic1 + directory)
-    with open_stack(path) as stack:
+    tags += [(33628, 4, 4, uic1), (33629, 5, 3, uic2)]
+    if wavelengths:
+        tags.append((33630, 5, 3, put(b"".join(struct.pack("<2I", length, 1) for length in wavelengths))))
+    start = put(struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4))
+    content[:8] = struct.pack("<2sHI", b"II", 42, start)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("unit", "calibrated", "size"), [(b"um\0", 1, (0.5, 0.25)), (b"pixel\0", 1, None), (b"um\0", 0, None)]
+)
+def test_the_calibration_of_a_metamorph_stack(tmp_path: Path, unit: bytes, calibrated: int, size: Any) -> None:
+    with open_stack(metamorph(tmp_path / "a.stk", unit, calibrated)) as stack:
         assert stack.info.pixel_size_um == size
-        assert stack.info.times * stack.info.focal_planes == 3
+
+
+@pytest.mark.parametrize(
+    ("z", "wavelengths", "positions"),
+    [
+        ((0, 0, 0), (), [(0, 0, 0), (1, 0, 0), (2, 0, 0)]),
+        ((0, 0.5, 1), (), [(0, 0, 0), (0, 0, 1), (0, 0, 2)]),
+        ((0, 0, 0), (500, 500, 500), [(0, 0, 0), (1, 0, 0), (2, 0, 0)]),
+        ((0, 0, 0), (525, 460, 525), [(0, 1, 0), (0, 0, 0), (1, 1, 0)]),
+    ],
+)
+def test_the_planes_of_a_metamorph_stack(
+    tmp_path: Path, z: tuple[float, ...], wavelengths: tuple[int, ...], positions: list[tuple[int, int, int]]
+) -> None:
+    with open_stack(metamorph(tmp_path / "a.stk", z=z, wavelengths=wavelengths)) as stack:
+        for n, position in enumerate(positions):
+            np.testing.assert_array_equal(stack.read_plane(*position), PIXELS // 2 + np.uint16(n))
 
 
 @pytest.mark.parametrize(("scale", "size"), [(-6, (0.5, 0.25)), (0, None)])

@@ -25,7 +25,9 @@ _FLUORESCENT = (
     r"(ex|em|laser)? ?[345678]\d\d( ?nm)?|nucle(us|i)|mito(chondria)?|actin|tubulin|tom ?20|"
     r"(g ?[0-2]|s|m|g ?2 m) phase"  # of the cell cycle
 )
-_PHOSPHO_HISTONE = r"(?<![^\W_])pH3(?![^\W_])"  # in any other case it is a phase ring
+_FLUORESCENT_AS_WRITTEN = r"(?<![^\W_])(pH3|DiA|td[A-Z]\w+)(?![^\W_])"  # in any other case: a phase ring, diascopic
+_AMBIGUOUS = "pc|phase|ph ?[123l]|td|dia|trans|interference|polari[sz]ed"
+"""Words that also occur in the names of cells, stains and targets (PC-3, mitotic phase, tdEos, trans-Golgi)."""
 _CONTRASTS = {"brightfield": Modality.BF, "phase": Modality.PC, "dic": Modality.DIC}
 _OTHER_TRANSMITTED_CONTRASTS = {"hoffmanmodulation", "obliqueillumination", "polarizedlight", "darkfield"}
 _TRANSMITTED_ILLUMINATIONS = {"transmitted", "oblique"}
@@ -57,10 +59,14 @@ def describe_channel(
     Returns
     -------
     Channel
-        The first of name, contrast method, illumination, fluorophore and acquisition mode that tells it decides.
+        The first of name, contrast method, illumination, fluorophore and acquisition mode that tells it decides. A
+        name that is ambiguous decides only where nothing else says fluorescence.
     """
     contrast, light, mode = (_plain(text) for text in (contrast_method, illumination, acquisition_mode))
     told = _by_name(name or "")
+    says_fluorescence = fluorescent or contrast == "fluorescence" or light == "epifluorescence"
+    if told and told[0] and says_fluorescence and _is_ambiguous(name or ""):
+        told = None
     if told is None and contrast in _CONTRASTS:
         told = True, _CONTRASTS[contrast]
     elif told is None and contrast in _OTHER_TRANSMITTED_CONTRASTS:
@@ -89,16 +95,27 @@ def spelled_modality(name: str) -> Modality | None:
 def _by_name(name: str) -> tuple[bool, Modality | None] | None:
     words, modality = _words(name), spelled_modality(name)
     transmitted = modality is not None or _spells(words, _TRANSMITTED)
-    fluorescent = _spells(words, _FLUORESCENT) or re.search(_PHOSPHO_HISTONE, name) is not None
+    fluorescent = _spells(words, _FLUORESCENT) or re.search(_FLUORESCENT_AS_WRITTEN, name) is not None
     if transmitted == fluorescent:  # neither, or both
         return None
     return transmitted, modality
 
 
+def _is_ambiguous(name: str) -> bool:
+    """Whether a name says transmitted light by ambiguous words alone, and has others."""
+    words = _words(name)
+    telling = _runs(words, "|".join((*_SPELLINGS.values(), _TRANSMITTED)))
+    return " ".join(words) not in telling and all(re.fullmatch(_AMBIGUOUS, run) for run in telling)
+
+
 def _spells(words: Sequence[str], spellings: str) -> bool:
-    """Whether one word, or neighbouring words, of a name are one of the spellings."""
+    return bool(_runs(words, spellings))
+
+
+def _runs(words: Sequence[str], spellings: str) -> list[str]:
+    """Find the words, or neighbouring words, of a name that are one of the spellings."""
     runs = (" ".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1))
-    return any(re.fullmatch(spellings, run) for run in runs)
+    return [run for run in runs if re.fullmatch(spellings, run)]
 
 
 def _words(name: str) -> list[str]:

@@ -136,7 +136,7 @@ class OmeImage:
                 {key: element.attrib[key] for key in _CHANNEL_ATTRIBUTES if key in element.attrib}
                 for element in elements
             ],
-            tiff_data=[TiffData.read(element) for element in children(pixels, "TiffData")],
+            tiff_data=[data for data in map(TiffData.read, children(pixels, "TiffData")) if data.first_directory >= 0],
         )
 
     @property
@@ -159,7 +159,7 @@ class OmeImage:
             if not data.names_file(file_name, file_uuid):
                 continue
             end = min(data.first_directory + self._count(data), directories)
-            for directory in range(max(0, data.first_directory), end):
+            for directory in range(data.first_directory, end):
                 at = self._position(directory - data.first_directory, data.first)
                 found.setdefault(directory, (at["T"], at["C"], at["Z"]))
         return found

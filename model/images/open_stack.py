@@ -28,6 +28,7 @@ from .stack import Channel, Stack, StackInfo, check_index, index_step
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
 
+_AXES = ("times", "channels", "focal planes")
 _EXPORTING_PROGRAMS = {".czi": "ZEN", ".lif": "LAS X", ".lsm": "ZEN"}
 
 
@@ -135,6 +136,9 @@ class _TiffStack:
         if stated is None:
             stated = self._tiff.read_stated_planes()
         numbers, kept = _in_grid(stated.positions)
+        gaps = [axis for axis, held in zip(_AXES, kept, strict=True) if len(held) > 1 and index_step(held) != 1]
+        if gaps:
+            warnings.append(f"it lacks {' and '.join(gaps)} between others, and those that it has are counted from 0")
         info = StackInfo(
             path,
             tiff.shape,
