@@ -169,8 +169,8 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
             header = (file.metadata() or {}).get(HEADER_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"{path}: found no readable file ({reason}), expected {expected}.") from error
+        found = "a folder" if path.is_dir() else "no readable file" if path.exists() else "no such file"
+        raise UserError(f"{path}: found {found}, expected {expected}.") from error
     except SafetensorError as error:
         raise UserError(f"{path}: found no whole safetensors file ({error}), expected {expected}.") from error
     if header is None:

@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import __version__
-from model.commands import DONE, INTERRUPTED, NOT_BEGUN, log_to_standard_streams, one_sentence, whole_number
+from model.commands import (
+    DONE,
+    INTERRUPTED,
+    NOT_BEGUN,
+    SOME_FAILED,
+    log_to_standard_streams,
+    one_sentence,
+    whole_number,
+)
 from model.errors import UserError
 from model.files import prepare_folder, write_text
 from model.images import write_plane
@@ -139,7 +147,6 @@ def plan(arguments: argparse.Namespace) -> Iterator[RenderJob]:
 def simulate(arguments: argparse.Namespace) -> None:
     """Render the data set, then write focus.csv and, last, the marker: without it a data set is incomplete."""
     output: Path = arguments.output
-    prepare_folder(output, empty=True)
     if arguments.specimens:
         jobs = [
             SpecimenJob(output, number, arguments.seed, arguments.setting, arguments.size or SPECIMEN_SIZE)
@@ -230,12 +237,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see `model.commands`."""
     log_to_standard_streams("simulation")
     options = parse(arguments)
+    begun = False
     try:
+        prepare_folder(options.output, empty=True)
+        begun = True
         simulate(options)
     except KeyboardInterrupt:
         log.error("simulate.py: interrupted, the data set is incomplete.")
         return INTERRUPTED
     except Exception as error:
         log.error("%s", one_sentence(error))
-        return NOT_BEGUN
+        return SOME_FAILED if begun and any(options.output.rglob("*.tiff")) else NOT_BEGUN
     return DONE

@@ -111,6 +111,18 @@ def test_without_minutes_the_first_branch_is_copied_with_another_threshold(
     assert "--specimens is needed to train" in capsys.readouterr().err
 
 
+def test_checkpoints_of_one_name_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        saved(tmp_path / folder / "last.safetensors")
+    paths = [str(tmp_path / folder / "last.safetensors") for folder in "ab"]
+    assert main(["--checkpoint", *paths, "--output", str(tmp_path / "new"), "--minutes", "0"]) == NOT_BEGUN
+    assert f"{paths[1]}: found the file name of {paths[0]}, expected another" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

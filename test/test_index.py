@@ -199,7 +199,7 @@ def test_studies_that_are_links_are_learned_from_once_and_snapshots_never(tmp_pa
 
 
 def test_planes_without_a_plausible_pixel_size_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plane = np.ones((8, 8), np.uint16)
+    plane = np.random.default_rng(0).integers(0, 60000, (8, 8)).astype(np.uint16)
     for image, size in enumerate((0.1, None, 10.0, None)):
         pixel_size_um = None if size is None else (size, size)
         write_plane(tmp_path / f"image_{image}_BF_z0.tif", plane, channel="BF", pixel_size_um=pixel_size_um)
@@ -212,6 +212,29 @@ def test_planes_without_a_plausible_pixel_size_are_warned_of(tmp_path: Path, cap
         f"{tmp_path / 'image_2_BF_z0.tif'}: implausible pixel size 10 x 10 µm, taken as it is "
         "(learned: 0.25 to 0.35 µm).",
     ]
+
+
+def test_what_would_be_learned_otherwise_than_expected_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane = np.random.default_rng(0).integers(0, 60000, (8, 8)).astype(np.uint16)
+    for image, (channel, target) in enumerate([("BF", plane), ("PC", plane), ("BF", plane // 60000), ("PC", plane)]):
+        write_plane(tmp_path / f"image_{image}_BF_z0.tif", plane, channel=channel, pixel_size_um=(0.1, 0.1))
+        write_plane(tmp_path / f"image_{image}_Nucleus.tif", target, channel="x", pixel_size_um=None)
+    rgb = np.stack([plane >> 8] * 3, -1).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "image_0_Nucleus.tif", rgb, photometric="rgb")
+    assert len(check(scan([tmp_path]), AS_IT_IS).fields) == 4
+    assert caplog.messages == [
+        f"{tmp_path / 'image_0_Nucleus.tif'}: its colours are taken as grey (luminance).",
+        f"{tmp_path / 'image_1_BF_z0.tif'} and 1 more: learned from as BF by its name; prediction takes it as PC.",
+        f"{tmp_path / 'image_2_Nucleus.tif'}: no contrast (grey value 0 throughout).",
+    ]
+
+
+def test_a_folder_of_near_misses_names_one(tmp_path: Path) -> None:
+    write(tmp_path / "image-1_BF_z0.tif")
+    with pytest.raises(UserError, match=r"found no file named like .* but .*image-1_BF_z0\.tif, expected"):
+        scan([tmp_path])
 
 
 def test_names_that_mean_the_same_and_names_that_mean_nothing_are_told(tmp_path: Path) -> None:

@@ -93,6 +93,19 @@ def test_a_missing_file_and_another_encoding_are_one_sentence(tmp_path: Path) ->
         config("--config", str(tmp_path / "a.toml"))
 
 
+def test_a_date_is_a_text_and_a_byte_order_mark_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("\ufefftrained_on = 2024-05-01", encoding="utf-8")
+    assert config("--config", str(tmp_path / "a.toml")).trained_on == "2024-05-01"
+
+
+def test_a_run_whose_configuration_is_lost_is_named(tmp_path: Path) -> None:
+    path = Path(write(tmp_path / CONFIG_FILE, ""))
+    with pytest.raises(
+        UserError, match=r"config\.toml: lacks modality and data and output, expected the configuration"
+    ):
+        parse(["--resume", "--output", str(path.parent)])
+
+
 @pytest.mark.parametrize("options", [(), ("--widht", "3"), ("--modality", "XY")])
 def test_a_wrong_command_line_ends_with_code_2(options: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -1,6 +1,7 @@
 """Whole runs on a tiny data set: resume, checkpoints, recipes, and what a user sees when something is wrong."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -178,7 +179,7 @@ def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path
     ("options", "sentence"),
     [
         (["--data", "nowhere"], "nowhere: no such folder"),
-        (["--output", "."], ".: is not empty, expected a new or empty folder, or --resume"),
+        (["--output", "."], ".: is not empty, expected a new or empty folder."),
         (["--output", "kept.txt"], "kept.txt: is a file, expected a new folder."),
         (["--crop", "30"], "--crop is 30, expected a multiple of 4, at least 24."),
         (["--crop", "16"], "--crop is 16, expected a multiple of 4, at least 24."),
@@ -186,6 +187,10 @@ def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path
         (["--crop", "16", "--recipe", "unetplusplus"], "--crop is 16, expected a multiple of 16, at least 32."),
         (["--window", "16", "--recipe", "dynamic"], "--window is 16, expected a multiple of 16, at least 32."),
         (["--width", "0"], "--width is 0: expected greater than or equal to 1."),
+        (["--seed", str(2**63)], f"--seed is {2**63}: expected less than {2**63}."),
+        (["--cache-gb", "inf"], "--cache-gb is inf: expected less than or equal to 100000."),
+        (["--workers", "100000"], "--workers is 100000: expected less than or equal to 256."),
+        (["--pixel-size", "0.1", "inf"], "--pixel-size-um is inf: expected a finite number."),
         (["--dropout", "1"], "--dropout is 1.0: expected less than 1."),
         (["--schedule", "time"], "--schedule time is given without --max-minutes"),
         (["--recipe", "unetplusplus", "--lambda-gan", "1"], "--lambda-gan is 1, expected 0 for the recipe"),
@@ -196,7 +201,7 @@ def test_images_are_resampled_into_the_range_of_pixel_sizes(data: Path, tmp_path
         (["--appearance.noise", "1"], "--appearance.noise is given, expected --input-normalization flatfield"),
         (["--freeze", "encoder"], "--freeze encoder is given without --init"),
         (["--specimens", "cells"], "--specimens is given, expected also --pixel-size MIN MAX"),
-        (["--init", "none.safetensors"], "none.safetensors: found no readable file"),
+        (["--init", "none.safetensors"], "none.safetensors: found no such file"),
         (["--validation-fraction", "0.99", "--split-by", "study"], "leaves no study to train on."),
         (["--validation-studies", "Study_1", "Study_4"], "found no study Study_4, expected those of --validation-stu"),
         (["--validation-studies", "Study_1", "Study_2", "Study_3"], "Study_2 Study_3 leaves no study to train on."),
@@ -212,6 +217,30 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     errors = capsys.readouterr().err
     assert sentence in errors and errors.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.txt"]
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_can_be_resumed(
+    data: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.metrics_logger.SummaryWriter.flush", full)
+        assert main(arguments(data, tmp_path / "run")) == SOME_FAILED
+    errors = capsys.readouterr().err
+    assert f"{tmp_path / 'run' / 'log.csv'}: it cannot be written (no space left on the disk)." in errors
+    assert "Traceback" not in errors
+    assert main(arguments(data, tmp_path / "run")) == DONE
+
+
+def test_too_little_memory_is_one_sentence(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def starve(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Pix2PixModule, "step", starve)
+    assert main(arguments(data, tmp_path / "run")) == SOME_FAILED
+    assert "This machine has too little memory for step 1, try a smaller --crop" in capsys.readouterr().err
 
 
 def test_absent_modality_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat
 from scipy import ndimage
 
 from model.labels import Modality
@@ -29,7 +29,8 @@ def ascending(limits: tuple[float, float]) -> tuple[float, float]:
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Limits = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], AfterValidator(ascending)]
-PositiveLimits = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ascending)]
+_FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveLimits = Annotated[tuple[_FinitePositive, _FinitePositive], AfterValidator(ascending)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,16 +4,20 @@ import logging
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from model.contrast import missing_contrast
 from model.discovery import is_prediction
 from model.errors import UserError
 from model.images import ImageInfo, read_image
+from model.images.reader import reconcile_modality
+from model.images.stack import Channel
+from model.margins import find_margins
 from model.preprocessing import Preprocessing
 from training.index import MOST_LISTED, Field, Index, Skipped
 
@@ -51,7 +55,7 @@ def check(index: Index, preprocessing: Preprocessing) -> Index:
         skipped += reasons
         if kept is not None:
             fields.append(kept)
-    _warn_of_pixel_sizes((infos[path] for f in fields for path in f.planes.values()), preprocessing)
+    _warn(fields, infos, preprocessing)
     return replace(index, fields=tuple(fields), skipped=tuple(skipped))
 
 
@@ -74,11 +78,23 @@ def _usable_part(field: Field, shapes: dict[Path, Shape]) -> tuple[Field | None,
     return replace(field, planes=planes, labels=labels, shape=shape), skipped
 
 
-def _warn_of_pixel_sizes(planes: Iterable[ImageInfo], preprocessing: Preprocessing) -> None:
+def _warn(fields: Iterable[Field], infos: Mapping[Path, ImageInfo], preprocessing: Preprocessing) -> None:
+    """Warn of what the files say and of what prediction would do otherwise, once for all files of a kind."""
     warned = defaultdict(list)
-    for info in planes:
-        if warning := preprocessing.grid(info.shape, info.pixel_size_um).warning:
-            warned[warning].append(info.path)
+    for field in fields:
+        for path in field.labels.values():
+            for warning in infos[path].warnings:
+                warned[warning].append(path)
+        for path in field.planes.values():
+            info = infos[path]
+            _, contradiction = reconcile_modality(path, Channel(modality=info.modality))
+            found = [warning for warning in info.warnings if warning not in contradiction]
+            if info.modality not in (None, field.modality):
+                found.append(f"learned from as {field.modality} by its name; prediction takes it as {info.modality}")
+            if about_size := preprocessing.grid(info.shape, info.pixel_size_um).warning:
+                found.append(about_size)
+            for warning in found:
+                warned[warning].append(path)
     for warning, paths in list(warned.items())[:MOST_LISTED]:
         others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         log.warning("%s%s: %s.", paths[0], others, warning)
@@ -99,4 +115,5 @@ def _read(path: Path) -> ImageInfo | str:
         return str(error).removeprefix(f"{path}: ").rstrip(".")
     if is_prediction(image.info.provenance):
         return "found a prediction of this program, expected a microscope's image"
-    return image.info
+    blank = missing_contrast(image.pixels, find_margins(image.pixels))
+    return replace(image.info, warnings=(*image.info.warnings, blank)) if blank else image.info

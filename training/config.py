@@ -208,7 +208,7 @@ class TrainingConfig:
     modality: Literal["BF", "PC", "DIC", "all"]
     init: Path | None = None
     freeze: Literal["none", "encoder"] = "none"
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     width: Annotated[int, Field(ge=1, le=512)] = 64
     blocks: Annotated[int, Field(ge=0, le=64)] = 9
     dynamic: bool = False
@@ -315,9 +315,9 @@ class RunConfig(TrainingConfig):
     trained_on: Annotated[str, Field(pattern=r"\S")] | None = None
     output: Path
     device: str = "auto"
-    threads: PositiveInt | None = None
-    workers: PositiveInt = 1
-    cache_gb: NonNegativeFloat = 2.0
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    cache_gb: Annotated[float, Field(ge=0, le=100_000)] = 2.0
     validate_minutes: NonNegativeFloat | None = None
 
     def validate(self) -> None:

@@ -83,6 +83,7 @@ def _read_index(config: RunConfig, preprocessing: Preprocessing) -> Index:
         raise UserError(f"{config.data[0]}: found no study {unknown[0]}, expected those of --validation-studies.")
     chosen = index.only(config.modalities)
     if not chosen.fields:
+        log.info(index.summary())
         present = ", ".join(index.labelled()) or "no labelled field"
         raise UserError(f"{config.data[0]}: holds {present}, expected labelled fields of {config.modality}.")
     chosen = check(chosen, preprocessing)

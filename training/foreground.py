@@ -158,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--specimens is needed to train")
     log_to_standard_streams("training")
     try:
+        _check_names(options.checkpoint)
         loaded = _load(options.checkpoint)
         if not options.minutes and loaded[0][0].foreground is None:
             raise UserError(f"{options.checkpoint[0]}: has no foreground branch, expected one with --minutes 0.")
@@ -177,6 +178,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NOT_BEGUN
     log.info("%s: a branch of %s steps in %d checkpoints", options.output, note.get("steps", "unknown"), len(loaded))
     return DONE
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """Refuse two checkpoints that would be written into one file."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        if other := first.get(path.name):
+            raise UserError(f"{path}: found the file name of {other}, expected another, since outputs keep it.")
+        first[path.name] = path
 
 
 if __name__ == "__main__":

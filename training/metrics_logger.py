@@ -6,12 +6,13 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from model.errors import UserError
-from model.files import write_text
+from model.files import unwritable, write_text
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +59,23 @@ class MetricsLogger:
         self._board = SummaryWriter(str(self._folder / TENSORBOARD), purge_step=purge)
 
     def write(self, step: int, epoch: float, minutes: float, metrics: Mapping[str, float]) -> None:
-        """Log metrics by name at one step."""
+        """Log metrics by name at one step; UserError where the disk does not allow it."""
         assert self._board is not None, "write before open"
-        with self._path.open("a", newline="", encoding="utf-8") as stream:
-            rows = csv.writer(stream)
-            for name, value in metrics.items():
-                rows.writerow([step, f"{epoch:.3f}", f"{minutes:.2f}", name, f"{value:.6g}"])
-                self._board.add_scalar(name, value, step)
-        self._board.flush()
+        try:
+            with self._path.open("a", newline="", encoding="utf-8") as stream:
+                rows = csv.writer(stream)
+                for name, value in metrics.items():
+                    rows.writerow([step, f"{epoch:.3f}", f"{minutes:.2f}", name, f"{value:.6g}"])
+                    self._board.add_scalar(name, value, step)
+            self._board.flush()
+        except OSError as error:
+            raise unwritable(self._path, error) from error
 
     def close(self) -> None:
         """Write what TensorBoard holds back."""
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # a full disk has been told of before
+                self._board.close()
 
 
 def _rows(path: Path, last_step: int) -> list[list[str]]:

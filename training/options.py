@@ -93,7 +93,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[RunConfig, bool]:
 def read_table(path: Path) -> Table:
     """Read options from a TOML file, which may lack any; raises UserError that names file and key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # A date without quotes is a text here. Editors of Windows write a byte order mark.
+        table: Table = json.loads(json.dumps(tomllib.loads(path.read_text(encoding="utf-8-sig")), default=str))
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror or error}), expected a TOML file.") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -187,6 +188,8 @@ def _checkpoint_table(path: Path) -> Table:
 def _resumed(arguments: Sequence[str] | None, path: Path, tables: Sequence[Table]) -> RunConfig:
     """The configuration of a stored run; UserError where an option contradicts it."""
     stored = read_table(path)
+    if lacking := [key for key in _PLACEHOLDERS if key not in stored]:
+        raise UserError(f"{path}: lacks {' and '.join(lacking)}, expected the configuration of the run to resume.")
     config = _run_config(_command_line(arguments, merge([stored, *tables])))
     _check(as_table(config), "")
     config.validate()

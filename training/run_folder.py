@@ -36,9 +36,8 @@ class RunFolder:
             raise UserError(f"{self.path}: is a file, expected a new folder.")
         names = {entry.name for entry in self.path.iterdir()} - {LOCK}
         if names and not (CONFIG_FILE in names and names <= BEFORE_FIRST_STATE):
-            raise UserError(
-                f"{self.path}: is not empty, expected a new or empty folder, or --resume to go on with the run in it."
-            )
+            resumable = ", or --resume to go on with the run in it" if self.state.exists() else ""
+            raise UserError(f"{self.path}: is not empty, expected a new or empty folder{resumable}.")
 
     def begin(self, config: RunConfig) -> None:
         """Make the folder of a new run, without what one that saved no state has left, and write ``config.toml``."""

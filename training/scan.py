@@ -61,8 +61,10 @@ class _Files:
                 elif near_miss(file_name):
                     self.skipped.append(Skipped(str(path), NOT_NAMED))
         if not found:
+            near = next((skipped.name for skipped in self.skipped if skipped.reason is NOT_NAMED), None)
+            but = f" but {near}" if near else ""
             raise UserError(
-                f"{root}: found no file named like image_1_BF_z0.ome.tiff, expected the challenge's layout."
+                f"{root}: found no file named like image_1_BF_z0.ome.tiff{but}, expected the challenge's layout."
             )
 
     def _to_enter(self, folder: str, names: Sequence[str], entered: set[tuple[int, int]]) -> list[str]:

@@ -136,9 +136,10 @@ class Trainer:
             on_first_rank(self._open)
             try:
                 self._train(interrupted)
-            except torch.OutOfMemoryError as error:
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                where = self.device if isinstance(error, torch.OutOfMemoryError) else "This machine"
                 raise UserError(
-                    f"{self.device} has too little memory for step {self.module.steps + 1}, "
+                    f"{where} has too little memory for step {self.module.steps + 1}, "
                     "try a smaller --crop, --width or --batch-per-organelle."
                 ) from error
             except torch._dynamo.exc.TorchDynamoException as error:
