@@ -194,6 +194,9 @@ def test_the_planes_of_a_metamorph_stack(
     tmp_path: Path, z: tuple[float, ...], wavelengths: tuple[int, ...], positions: list[tuple[int, int, int]]
 ) -> None:
     with open_stack(metamorph(tmp_path / "a.stk", z=z, wavelengths=wavelengths)) as stack:
+        if len(set(wavelengths)) > 1:
+            names = [(channel.name, channel.transmitted) for channel in stack.info.channels]
+            assert names == [("460 nm", False), ("525 nm", False)]
         for n, position in enumerate(positions):
             np.testing.assert_array_equal(stack.read_plane(*position), PIXELS // 2 + np.uint16(n))
 

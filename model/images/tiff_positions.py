@@ -78,7 +78,7 @@ def read_stated_planes(path: Path, tif: tifffile.TiffFile, directories: Director
     series = None if tif.is_ome else next((series for series in tif.series if series.keyframe is page), None)
     offset = None if len(directories.pages) == planes else _contiguous(path, tif, series, planes)
     if _UIC2 in page.tags and not tif.is_ome:
-        return StatedPlanes(read_stk_planes(tif), data_offset=offset)
+        return StatedPlanes(*read_stk_planes(tif, planes), offset)
     axes, lengths = "Q", (planes,)
     if series is not None:
         sized = [(axis, length) for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS"]

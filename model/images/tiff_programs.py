@@ -109,15 +109,15 @@ def _place(metadata: Mapping[str, Any]) -> Any:
     return metadata.get("PositionIndex")
 
 
-def read_stk_planes(tif: tifffile.TiffFile) -> tuple[Position, ...]:
-    """Read from the tags of a MetaMorph stack which time, wavelength and focal plane each plane is.
+def read_stk_planes(tif: tifffile.TiffFile, planes: int) -> tuple[tuple[Position, ...], Mapping[int, Channel]]:
+    """Read from the tags of a MetaMorph stack which time, channel and focal plane each plane is.
 
     Wavelengths, where they differ, are channels in ascending order; the planes of each are focal planes where one is
     any distance from another, else times.
     """
     metadata = tif.stk_metadata or {}
-    count = int(metadata["NumberPlanes"])
-    lengths = [float(length) for length in metadata.get("Wavelengths", [0] * count)]
+    stated = [float(length) for length in metadata.get("Wavelengths", ())]
+    lengths = stated if len(stated) == planes else [0.0] * planes
     order = sorted(set(lengths))
     focal = bool(np.any(metadata.get("ZDistance", 0)))
     seen: Counter[float] = Counter()
@@ -126,7 +126,8 @@ def read_stk_planes(tif: tifffile.TiffFile) -> tuple[Position, ...]:
         number, seen[length] = seen[length], seen[length] + 1
         c = order.index(length)
         positions.append((0, c, number) if focal else (number, c, 0))
-    return tuple(positions)
+    names = [f"{length:g} nm" for length in order] if len(order) > 1 else []
+    return tuple(positions), {c: describe_channel(name) for c, name in enumerate(names)}
 
 
 def _of_micro_manager(metadata: Mapping[str, Any]) -> ProgramMetadata:
