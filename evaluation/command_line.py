@@ -32,6 +32,8 @@ prediction that is missing or has the wrong shape fails the evaluation.
 """
 
 
+_MOST_LISTED = 30
+
 log = logging.getLogger("evaluation")
 
 
@@ -61,6 +63,11 @@ def run(predictions: Path, ground_truth: Path, output: Path, pictures: int, work
     log.info("Scoring %d predictions of %d images.", len(pairs), len({pair.key for pair in pairs}))
     progress = tqdm(score_pairs(pairs, focus, workers), total=len(pairs), unit="image", file=sys.stdout, disable=None)
     results = list(progress)
+    warnings = dict.fromkeys(warning for result in results for warning in result.warnings)
+    for warning in list(warnings)[:_MOST_LISTED]:
+        log.warning(warning)
+    if len(warnings) > _MOST_LISTED:
+        log.warning("And %d more warnings of the ground truth.", len(warnings) - _MOST_LISTED)
     write_json(output / "metrics.json", results)
     write_csv(output / "metrics.csv", results)
     write_html(output / "report.html", results, pictures=pictures, ground_truth=ground_truth)

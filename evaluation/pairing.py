@@ -12,12 +12,15 @@ four folders, `images/{organelle}-fluorescence-ome-tiff/<key>.tiff`. Truth comes
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from model import naming
+from model.discovery import is_prediction
 from model.errors import UserError
-from model.grand_challenge import INPUT_SLUG, OUTPUT_FOLDERS, output_slug
+from model.grand_challenge import INPUT_SLUG, MERGED_FOLDER, OUTPUT_FOLDERS, output_slug
+from model.images import inspect
 from model.labels import Organelle
 
 log = logging.getLogger(__name__)
@@ -76,8 +79,8 @@ def find_pairs(predictions: Path, ground_truth: Path) -> list[Pair]:
     predicted = _find_predictions(predictions)
     _require_folder(ground_truth, "ground truth")
     sockets = _socket_root(ground_truth)
-    if sockets and sockets.resolve() == _socket_root_of(predictions).resolve():
-        sockets = None  # predictions written into the truth's own folder: they must not be compared with themselves
+    if sockets and (sockets.resolve() == _socket_root_of(predictions).resolve() or _holds_predictions(sockets)):
+        sockets = None  # predictions written into the truth's own folder: nothing must be compared with them
     wanted = _platform_truth(sockets) if sockets else _challenge_truth(ground_truth, predicted)
     if not any(entry.key in predicted[entry.organelle] for entry in wanted):
         found = next(key for files in predicted.values() for key in files)
@@ -98,6 +101,14 @@ def find_pairs(predictions: Path, ground_truth: Path) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (order.index(pair.organelle), natural(pair.key)))
 
 
+def _holds_predictions(root: Path) -> bool:
+    """Whether the first readable image in the organelles' folders was predicted by this program."""
+    for path in (path for organelle in Organelle for path in _images(root / output_slug(organelle)).values()):
+        with suppress(UserError):
+            return is_prediction(inspect(path).provenance)
+    return False
+
+
 def _warn_of_absent_organelles(predicted: Mapping[Organelle, Files], keys: set[str]) -> None:
     for organelle, files in predicted.items():
         if absent := len(keys - set(files)):
@@ -113,17 +124,22 @@ def _find_predictions(folder: Path) -> dict[Organelle, Files]:
     root = _socket_root_of(folder)
     found: dict[Organelle, Files] = {organelle: _images(root / output_slug(organelle)) for organelle in Organelle}
     if not any(found.values()):
+        kind = "no predictions"
+        zarrs = (path for organelle in Organelle for path in (root / output_slug(organelle)).rglob("*.zarr"))
+        merged = (folder / MERGED_FOLDER, folder / "images" / MERGED_FOLDER)
+        if any(path.is_dir() for path in merged) or any(zarrs):
+            kind = "predictions of --layout merged or --format zarr"
         raise UserError(
-            f"{folder}: found no predictions, expected images/{{organelle}}-fluorescence-ome-tiff/*.tiff "
-            "as inference.py writes them."
+            f"{folder}: found {kind}, expected images/{{organelle}}-fluorescence-ome-tiff/*.tiff "
+            "as inference.py writes them without these options."
         )
     return found
 
 
 def natural(key: str) -> tuple[tuple[int, int, str], ...]:
     """Return a key to sort by that puts ``image_2`` before ``image_10``."""
-    digits = "".join(c if c.isdigit() else f" {c} " for c in key).split()
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in digits)
+    digits = "".join(c if c.isdecimal() else f" {c} " for c in key).split()
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in digits)
 
 
 @dataclass(frozen=True)

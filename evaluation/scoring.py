@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from evaluation.focus import Focus, FocusTable
 from evaluation.metrics import score
 from evaluation.pairing import Pair
+from model.contrast import missing_contrast
+from model.discovery import is_prediction
 from model.errors import UserError
-from model.images import inspect, read_image
+from model.images import Image, inspect, read_image
 from model.labels import Modality
+from model.margins import find_margins
 from model.naming import modality_token
 
 UNKNOWN_MODALITY = "unknown"
@@ -32,6 +35,8 @@ class Result:
         By the names of `METRICS`.
     provenance : mapping of str to str
         How the prediction was made, by its file's own account.
+    warnings : tuple of str
+        What there is to say of the truth, one sentence each.
     """
 
     pair: Pair
@@ -39,6 +44,7 @@ class Result:
     z_deviation: int | None
     metrics: Mapping[str, float]
     provenance: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def score_pairs(pairs: Sequence[Pair], focus: FocusTable, workers: int) -> Iterator[Result]:
@@ -78,8 +84,11 @@ def score_pair(pair: Pair, focus: Focus | None) -> Result:
     axes, provenance = prediction.info.axes, prediction.info.provenance
     if axes != "YX":  # (1, Y, X) is one plane to the reader, but fails the challenge's evaluation
         raise UserError(f"{pair.prediction}: found an image with the axes {axes}, expected two axes (YX).")
+    truth = read_image(pair.truth)
+    if is_prediction(truth.info.provenance):
+        raise UserError(f"{pair.truth}: found a prediction of this program, expected the ground truth.")
     try:
-        metrics = score(prediction.pixels, read_image(pair.truth).pixels, pair.organelle)
+        metrics = score(prediction.pixels, truth.pixels, pair.organelle)
     except UserError as error:
         raise UserError(f"{pair.prediction}: {error} Ground truth: {pair.truth}.") from None
     return Result(
@@ -88,7 +97,14 @@ def score_pair(pair: Pair, focus: Focus | None) -> Result:
         z_deviation=focus.z_deviation if focus else None,
         metrics=metrics,
         provenance=provenance,
+        warnings=_warnings(truth),
     )
+
+
+def _warnings(truth: Image) -> tuple[str, ...]:
+    blank = missing_contrast(truth.pixels, find_margins(truth.pixels))
+    found = (*truth.info.warnings, *([blank] if blank else []))
+    return tuple(f"{truth.info.path}: {warning}." for warning in found)
 
 
 def _modality(pair: Pair, focus: Focus | None, provenance: Mapping[str, str]) -> str:

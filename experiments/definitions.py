@@ -4,9 +4,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
 from model.errors import UserError
 from model.labels import Modality, Organelle
@@ -117,7 +117,7 @@ class Claim:
 
     claim: str
     source: str
-    methods: tuple[Method, ...]
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
     checks: tuple[Check, ...]
     metrics: tuple[str, ...] = ("PCC", "SSIM")
     planes: Literal["test", "focus"] = "test"
@@ -197,7 +197,7 @@ def read_claim(name: str) -> Claim:
             raise UserError(f"{name}: names the network {used}, expected one of networks.toml.")
     for check in claim.checks:
         sides = [side for side in (check.better, check.than, check.of) if side is not None]
-        complete = (check.better and check.than) or (check.of and (check.at_least or check.at_most) is not None)
+        complete = (check.better and check.than) or (check.of and (check.at_least, check.at_most) != (None, None))
         if not complete or any(side.method not in methods for side in sides):
             raise UserError(f"{name}: has a check of {[side.method for side in sides]}, expected two of its methods.")
     return claim
@@ -216,8 +216,11 @@ def read_scale(name: str) -> Scale:
 def _read(path: Path, kind: type[Definition]) -> Definition:
     try:
         return TypeAdapter(kind).validate_python(_table(path))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: it is no TOML file in UTF-8 ({error}).") from error
 
 
 def _table(path: Path) -> dict[str, Any]:

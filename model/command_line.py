@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from .batch import Outcome, Status, predict_cases
+from .case_job import CaseJob
 from .commands import (
     DONE,
     INTERRUPTED,
@@ -47,15 +49,16 @@ Engine = Callable[[Cases, argparse.Namespace], AbstractContextManager[Iterable[O
 
 @dataclass
 class Summary:
-    """What became of a folder: how many images by status, and one sentence for each that failed."""
+    """What became of a folder: how many images by status, one sentence for each that failed, and of the preview."""
 
     counts: Counter[Status] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    preview_failure: str | None = None
 
     @property
     def code(self) -> int:
         """The command's exit code: a folder of nothing but former predictions holds no input."""
-        if self.failures:
+        if self.failures or self.preview_failure:
             return SOME_FAILED
         return NOT_BEGUN if self.counts.keys() == {Status.IS_PREDICTION} else DONE
 
@@ -177,6 +180,17 @@ def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Name
     """Log one line for each image as it is done, and write the preview that is asked for."""
     summary = Summary()
     preview = PreviewWriter(options.output / preview_folder(options)) if options.preview else None
+
+    def shown(step: Callable[[PreviewWriter], object]) -> None:
+        """Go on with the preview, unless it has failed before: the predictions do not depend on it."""
+        if preview is None or summary.preview_failure:
+            return
+        try:
+            step(preview)
+        except UserError as error:
+            summary.preview_failure = f"{one_sentence(error)} The preview is left out."
+            log.error(summary.preview_failure)
+
     for outcome in outcomes:
         summary.counts[outcome.status] += 1
         if outcome.error is not None:
@@ -184,13 +198,16 @@ def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Name
             named = one_line(source.name) in message
             summary.failures.append(message if named else one_line(f"{source}: {message}"))
             log.error(summary.failures[-1])
-        elif preview is not None and outcome.job is not None:
-            preview.add(preview_image(outcome.job))
+        elif job := outcome.job:
+            shown(partial(_add_to_preview, job))
         position = f"[{summary.counts.total()}/{total}]"
         log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)
-    if preview is not None:
-        log.info("Preview: %s", preview.close())
+    shown(lambda writer: log.info("Preview: %s", writer.close()))
     return summary
+
+
+def _add_to_preview(job: CaseJob, preview: PreviewWriter) -> None:
+    preview.add(preview_image(job))
 
 
 def preview_folder(options: argparse.Namespace) -> str:

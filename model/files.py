@@ -182,6 +182,9 @@ def content_sha256(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all; raises UserError as `atomic_write` does."""
+    r"""Write UTF-8 text, whole or not at all; raises UserError as `atomic_write` does.
+
+    Bytes of file names that are no UTF-8 are written as ``\udcb5``.
+    """
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))

@@ -118,6 +118,8 @@ class ListedCases:
                     text = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"))
                     if not text.strip():
                         continue
+                    if "\0" in text:  # an image, or a text in UTF-16
+                        raise UserError(f"{self._path}: found no text in UTF-8, expected one path a line.")
                     relative = self._relative(text, number)
                     if among_outputs(os.path.dirname(relative)):
                         raise self._error(number, text, "a file among the outputs", "an image to predict")

@@ -113,7 +113,7 @@ class Service:
             return Response(HTTPStatus.CREATED, str(summary))
         if summary.code == NOT_BEGUN:
             log.error(only_predictions(self.options.input))
-        failures = summary.failures or [only_predictions(self.options.input)]
+        failures = summary.failures or [summary.preview_failure or only_predictions(self.options.input)]
         return Response(HTTPStatus.INTERNAL_SERVER_ERROR, failures[0])
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -296,6 +297,50 @@ def test_predictions_written_into_the_truth_are_not_judged_by_themselves(challen
     pairs = find_pairs(data, data)
     assert len(pairs) == 16
     assert all("Study_" in pair.truth.parent.name for pair in pairs)
+
+
+def test_earlier_predictions_in_the_folder_of_the_truth_are_no_truth(challenge):
+    predictions, data, _ = challenge
+    shutil.copytree(predictions / "images", data / "images")
+    pairs = find_pairs(predictions, data)
+    assert len(pairs) == 16 and all("Study_" in pair.truth.parent.name for pair in pairs)
+
+
+def test_a_prediction_is_refused_as_truth(challenge):
+    predictions, data, _ = challenge
+    path = data / "Study_3/image_1_Nucleus.ome.tiff"
+    write(path, pixels(5), "Nucleus", PROVENANCE)
+    assert f"{path}: found a prediction of this program, expected the ground truth" in failure(predictions, data)
+
+
+def test_what_the_reader_says_of_the_truth_is_told(challenge, capsys):
+    predictions, data, output = challenge
+    blank, scaled = (data / f"Study_3/image_{n}_Nucleus.ome.tiff" for n in (1, 2))
+    write(blank, np.zeros((SIDE, SIDE), np.uint16))
+    tifffile.imwrite(scaled, pixels(3).astype(np.float32) / 65535, photometric="minisblack")
+    evaluated(predictions, data, output)
+    warned = capsys.readouterr().err
+    assert warned.count(f"{blank}: no contrast (grey value 0 throughout).") == 1
+    assert f"{scaled}: its float32 pixels are taken as 16 bits" in warned
+
+
+@pytest.mark.parametrize("name", ["Study²", "Study_①", os.fsdecode(b"Study_\xb5")])
+def test_folders_of_any_name(challenge, name):
+    predictions, data, output = challenge
+    for root in (data, *(folder for folder in (predictions / "images").iterdir())):
+        (root / "Study_3").rename(root / name)
+    (data / "focus.csv").unlink()
+    evaluated(predictions, data, output)
+    assert (output / "report.html").is_file() and (output / "metrics.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("layout", ["merged", "zarr"])
+def test_other_layouts_are_named(challenge, layout):
+    predictions, data, _ = challenge
+    shutil.rmtree(predictions)
+    folder = "organelles-merged" if layout == "merged" else "nucleus-fluorescence-ome-tiff/a.ome.zarr"
+    (predictions / "images" / folder).mkdir(parents=True)
+    assert "found predictions of --layout merged or --format zarr, expected" in failure(predictions, data)
 
 
 def test_focus_by_bare_name(platform):

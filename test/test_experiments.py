@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tomli_w
@@ -270,6 +271,31 @@ def test_a_claim_of_an_unknown_network_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(definitions, "FOLDER", tmp_path)
     with pytest.raises(UserError, match=r"gan: names the network pix3pix, expected one of networks\.toml"):
         read_claim("gan")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda text: text.encode("utf-16"), "gan.toml: it is no TOML file in UTF-8"),
+        (lambda text: re.sub(r"(?s)\[\[.*", "methods = []\nchecks = []", text).encode(), "gan.toml: methods: "),
+        (lambda text: re.sub("source = .*", "", text).encode(), "gan.toml: source: Field required."),
+        (lambda text: text.replace("better =", "at_least = 0\nof =").replace("\nthan =", "\n# than =").encode(), ""),
+    ],
+)
+def test_a_claims_file_that_is_wrong_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, found: str
+) -> None:
+    (tmp_path / "claims").mkdir()
+    content = change((definitions.FOLDER / "claims/gan.toml").read_text())
+    (tmp_path / "claims/gan.toml").write_bytes(content)
+    (tmp_path / "networks.toml").write_text((definitions.FOLDER / "networks.toml").read_text())
+    monkeypatch.setattr(definitions, "FOLDER", tmp_path)
+    if not found:
+        read_claim("gan")
+        return
+    with pytest.raises(UserError) as error:
+        read_claim("gan")
+    assert found in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.slow

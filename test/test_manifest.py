@@ -53,6 +53,7 @@ def test_lines_of_other_programs(tmp_path: Path) -> None:
         ([], "list: found no path, expected one a line"),
         (["a.tif", "../b.tif"], "list, line 2: ../b.tif: found a path that is not, expected an image in"),
         (["/elsewhere/b.tif"], "list, line 1: /elsewhere/b.tif: found a path that is not"),
+        (["a.tif\0"], "list: found no text in UTF-8, expected one path a line."),
         (["."], "line 1: .: found a path that is not"),
         (["a.tif", "b.tif", "a.tiff"], "found a.tif and a.tiff, which are predicted into the same file"),
     ],

@@ -289,11 +289,6 @@ def test_a_widget_that_is_closed_stops_after_the_plane(
     ("pixels", "size", "sentence"),
     [
         (None, "", "No image layer is chosen, expected one of transmitted light."),
-        (
-            np.zeros((8, 8), np.complex64),
-            "",
-            "cells: its pixels are complex64, expected whole or floating-point numbers.",
-        ),
         (np.zeros((8, 8), bool), "", "cells: its pixels are bool, expected whole or floating-point numbers."),
         (np.zeros((8, 8, 3), np.uint8), "", "cells: it has colours, expected one channel of grey values."),
         *(

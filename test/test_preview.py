@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from test_inference import Run, write_image
 
+from model.errors import UserError
 from model.labels import Organelle
 from model.preview import LAYER_BYTES, THUMBNAIL_BYTES, PreviewImage, PreviewWriter
 
@@ -102,12 +104,42 @@ def test_the_page_allows_only_its_own_script(tmp_path: Path) -> None:
 
 
 def test_pictures_of_an_earlier_run_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    for title in "ab":
-        (writer := PreviewWriter(tmp_path)).add(preview_image(title, 0))
+    def pictures() -> set[str]:
+        return {path.name for path in (tmp_path / "pictures").iterdir()}
+
+    def shown() -> set[str]:
+        return {Path(e["thumbnail"]).name for e in entries(tmp_path / "index.html")}
+
+    (first := PreviewWriter(tmp_path)).add(preview_image("a", 0))
+    first.close()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
     (tmp_path / "pictures/notes.txt").write_text("mine")
-    writer = PreviewWriter(tmp_path)
-    writer.close()
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["notes.txt"]
+    (left := PreviewWriter(tmp_path)).add(preview_image("b", 0, side=200))  # and interrupted
+    assert all((tmp_path / "pictures" / name).read_bytes() == content for name, content in before.items())
+    (second := PreviewWriter(tmp_path)).add(preview_image("c", 0))
+    second.close()
+    assert not pictures() & before.keys() and shown() < pictures() and "notes.txt" in pictures()
+    for path in (tmp_path / "pictures").iterdir():
+        os.utime(path, (0, 0))
+    (third := PreviewWriter(tmp_path)).add(preview_image("d", 0))
+    third.close()
+    assert left._run not in " ".join(pictures()) and len(pictures()) == 7 and "notes.txt" in pictures()
+
+
+def test_a_preview_that_fails_costs_no_prediction(
+    tmp_path: Path, resources: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("a.jpg: it cannot be written (no space left on the disk).")
+
+    monkeypatch.setattr(PreviewWriter, "add", full)
+    for name in "ab":
+        write_image(tmp_path / f"in/{name}.tiff")
+    run = Run(tmp_path, resources, capsys, "--preview")
+    assert run.code == 1
+    assert run.stderr == ["a.jpg: it cannot be written (no space left on the disk). The preview is left out."]
+    assert run.stdout[-1].startswith("2 images predicted, in ")
+    assert not (tmp_path / "out/preview/index.html").exists()
 
 
 @pytest.mark.parametrize("options", [(), ("--layout", "merged"), ("--format", "zarr")])

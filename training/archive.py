@@ -188,7 +188,7 @@ def read_names(path: Path) -> frozenset[str]:
         Where it cannot be read or is empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: it cannot be read ({error}), expected one file name a line.") from error
     names = set()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from model import checkpoint
-from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence
+from model.commands import DONE, NOT_BEGUN, log_to_standard_streams, one_sentence, whole_number
 from model.errors import UserError
 from model.input_statistics import InputStatistics, measure_input
 from model.preprocessing import Preprocessing
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("--checkpoint", type=Path, required=True, help="file to change; its weights stay as they are")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of images like those learned from")
-    parser.add_argument("--planes", type=int, default=PLANES, help="how many to measure (%(default)s)")
+    parser.add_argument("--planes", type=whole_number(1), default=PLANES, help="how many to measure (%(default)s)")
     options = parser.parse_args(arguments)
     log_to_standard_streams("training")
     try:
@@ -48,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fields = scan(options.data).only(metadata.modalities).fields
         statistics = learned_inputs(fields, metadata.preprocessing, options.planes)
         if statistics is None:
-            raise UserError(f"{options.data[0]}: holds too few planes of {', '.join(metadata.modalities)}.")
+            folders, modalities = ", ".join(map(str, options.data)), " or ".join(metadata.modalities)
+            raise UserError(
+                f"{folders}: found {len(fields)} fields of {modalities}, expected more of them, or more --planes."
+            )
         checkpoint.replace_metadata(options.checkpoint, replace(metadata, input_statistics=statistics))
     except UserError as error:
         log.error(one_sentence(error))

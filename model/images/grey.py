@@ -20,7 +20,10 @@ def conversion_warnings(dtype: DTypeLike, samples: int = 1) -> tuple[str, ...]:
     kind = np.dtype(dtype).newbyteorder("=")
     warnings = [] if samples == 1 else ["its colours are taken as grey (luminance)"]
     if kind not in (np.uint8, np.uint16):
-        warnings.append(f"its {kind} pixels are taken as 16 bits, scaled plane by plane where they do not fit")
+        not_finite = ", and 0 where they are not finite" if kind.kind == "f" else ""
+        warnings.append(
+            f"its {kind} pixels are taken as 16 bits, scaled plane by plane where they do not fit{not_finite}"
+        )
     return tuple(warnings)
 
 

@@ -4,7 +4,10 @@ import base64
 import hashlib
 import json
 import re
+import secrets
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from os.path import relpath
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..commands import printable
 from ..display import INPUT_PERCENTILES, INPUT_SHARE, ORGANELLE_PERCENTILES, ORGANELLE_SHARE
-from ..files import atomic_write, prepare_folder, write_text
+from ..files import LEFT_BEHIND_S, atomic_write, prepare_folder, write_text
 from ..labels import ORGANELLE_COLOURS, Organelle
 from ..resampling import resample
 
@@ -67,13 +70,14 @@ class PreviewWriter:
     """Writes the pictures of one image after the other, and the page at the end."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder, and remove the pictures of an earlier run; UserError where that cannot be done."""
+        """Make the folder; UserError where that cannot be done. The page of an earlier run stays whole until `close`.
+
+        Pictures bear the name of their run, since another one may be at work in the same folder.
+        """
         self.folder = folder
+        self._run = secrets.token_hex(4)
         self._entries: list[dict[str, Any]] = []
         prepare_folder(folder / _PICTURES)
-        for former in (folder / _PICTURES).iterdir():
-            if re.fullmatch(r"\d+_\w+\.jpg", former.name):
-                former.unlink()
 
     def add(self, image: PreviewImage) -> None:
         """Write the pictures of an image; UserError where the disk does not allow it."""
@@ -84,12 +88,12 @@ class PreviewWriter:
         small: list[tuple[str, NDArray[np.float32]]] = []
         for name, (colour, pixels) in grey.items():
             shown = _shown(pixels, ORGANELLE_PERCENTILES if small else INPUT_PERCENTILES)
-            picture = f"{_PICTURES}/{number}_{name.lower()}.jpg"
+            picture = f"{_PICTURES}/{self._run}_{number}_{name.lower()}.jpg"
             self._write(picture, _jpeg(shown, shape, LAYER_BYTES))
             share = ORGANELLE_SHARE if small else INPUT_SHARE
             layers.append({"name": name, "colour": colour, "picture": picture, "share": share})
             small.append((colour, resample(shown, _picture_shape(shown.shape, _THUMBNAIL_PX))))
-        thumbnail = f"{_PICTURES}/{number}_thumbnail.jpg"
+        thumbnail = f"{_PICTURES}/{self._run}_{number}_thumbnail.jpg"
         self._write(thumbnail, _jpeg(_composite(small), small[0][1].shape, THUMBNAIL_BYTES))
         size = image.pixel_size_um
         self._entries.append(
@@ -109,15 +113,26 @@ class PreviewWriter:
         )
 
     def close(self) -> Path:
-        """Write the page and return its path."""
+        """Write the page, remove the pictures of the former one, and return the path of the page."""
         page, script = (files(__package__).joinpath(name).read_text("utf-8") for name in ("page.html", "page.js"))
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         # "<" never stands in the JSON, so no title can end the script element that holds it.
         data = json.dumps(self._entries, ensure_ascii=False).replace("<", "\\u003c")
         page = page.replace("__SCRIPT_HASH__", f"sha256-{digest}").replace("__SCRIPT__", script)
         path = self.folder / "index.html"
+        former = path.read_text("utf-8", errors="replace") if path.is_file() else ""
         write_text(path, page.replace("__DATA__", data))
+        self._remove_pictures(former)
         return path
+
+    def _remove_pictures(self, former: str) -> None:
+        """Remove the pictures that the former page shows, and those that a run without a page has left behind."""
+        for picture in (self.folder / _PICTURES).iterdir():
+            if not re.fullmatch(r"([0-9a-f]{8}_)?\d+_\w+\.jpg", picture.name) or picture.name.startswith(self._run):
+                continue
+            with suppress(OSError):  # another run may remove it, too
+                if picture.name in former or time.time() - picture.stat().st_mtime > LEFT_BEHIND_S:
+                    picture.unlink()
 
     def _write(self, name: str, data: bytes) -> None:
         with atomic_write(self.folder / name) as file:
