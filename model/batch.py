@@ -25,7 +25,7 @@ from .disagreement import disagreement, disagreement_map
 from .discovery import Case
 from .images.open_stack import open_stack
 from .images.stack import Stack
-from .outputs import Content, OutputFile, output_files, remove_output, write_output
+from .outputs import Content, OutputFile, former_outputs, output_files, remove_output, write_output
 from .plan import NetworkInputs, NetworkOutputs
 from .predictor import Predictor
 
@@ -270,7 +270,8 @@ class _Batch:
             if job is not None and end.status is Status.PREDICTED:
                 _write(job)
         except Exception:
-            _remove_outputs(output_files(end.case, self.options.outputs))
+            outputs = self.options.outputs
+            _remove_outputs([*output_files(end.case, outputs), *former_outputs(end.case, outputs)])
             raise
 
     def _outcome(self, pending: PendingWrite) -> Outcome:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,14 @@ def output_files(case: Case, options: OutputOptions) -> list[OutputFile]:
             for organelle in Organelle
         ]
     return files
+
+
+def former_outputs(case: Case, options: OutputOptions) -> list[OutputFile]:
+    """List the files of a case that a run with other options has written."""
+    now = {file.path for file in output_files(case, options)}
+    others = (OutputOptions(*kind, disagreement=True) for kind in product(get_args(Layout), get_args(FileFormat)))
+    files = {file.path: file for other in others for file in output_files(case, other) if file.path not in now}
+    return [file for path, file in files.items() if _is_ours(path)]
 
 
 def write_output(file: OutputFile, planes: Planes, geometry: OutputGeometry, provenance: Mapping[str, str]) -> None:

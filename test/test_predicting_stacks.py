@@ -458,6 +458,23 @@ def test_a_failed_case_removes_its_own_zarr_and_no_other_folder(tmp_path: Path, 
     assert (foreign / "notes.txt").read_text() == "mine"
 
 
+def test_a_failed_case_has_no_outputs_of_other_options_either(tmp_path: Path, resources: Path) -> None:
+    write_stack(tmp_path / "in/a.ome.tif", pixels=STACK[:1, :, :1])
+    write_stack(tmp_path / "in/b.ome.tif", pixels=STACK[:1, :, :1])
+    for options in (OutputOptions(disagreement=True), OutputOptions("merged"), OutputOptions("merged", "zarr")):
+        go(tmp_path, resources, BatchOptions(outputs=options))
+    mine = tmp_path / "out/images/organelles-merged/a.ome.tiff"
+    before = len(outputs(tmp_path))
+    (tmp_path / "in/a.ome.tif").write_bytes(b"no image")
+    failed, _ = go(tmp_path, resources)
+    assert failed.error is not None
+    left = outputs(tmp_path)
+    assert not [path for path in left if "/a." in path] and len(left) == before // 2
+    tifffile.imwrite(mine, STACK[0, 0, 0])  # somebody else's
+    go(tmp_path, resources)
+    assert mine.exists()
+
+
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_stack_goes_on_where_it_was(tmp_path: Path, resources: Path, blow: signal.Signals) -> None:
     planes = np.random.default_rng(2).integers(0, 4000, (40, 1, 1, 40, 36)).astype(np.uint16)
