@@ -190,7 +190,8 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         for entry in driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
-                assert re.match(r"file:///.*/preview/|data:|about:|chrome(-untrusted)?:", message["params"]["request"]["url"])
+                url = message["params"]["request"]["url"]
+                assert re.match(r"file:///.*/preview/|data:|about:|chrome(-untrusted)?:", url)
     finally:
         driver.quit()
 
