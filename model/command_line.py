@@ -12,13 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from .batch import Outcome, Status, predict_cases
-from .case_job import CaseJob
 from .commands import (
     DONE,
     INTERRUPTED,
@@ -180,17 +178,6 @@ def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Name
     """Log one line for each image as it is done, and write the preview that is asked for."""
     summary = Summary()
     preview = PreviewWriter(options.output / preview_folder(options)) if options.preview else None
-
-    def shown(step: Callable[[PreviewWriter], object]) -> None:
-        """Go on with the preview, unless it has failed before: the predictions do not depend on it."""
-        if preview is None or summary.preview_failure:
-            return
-        try:
-            step(preview)
-        except UserError as error:
-            summary.preview_failure = f"{one_sentence(error)} The preview is left out."
-            log.error(summary.preview_failure)
-
     for outcome in outcomes:
         summary.counts[outcome.status] += 1
         if outcome.error is not None:
@@ -198,16 +185,25 @@ def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Name
             named = one_line(source.name) in message
             summary.failures.append(message if named else one_line(f"{source}: {message}"))
             log.error(summary.failures[-1])
-        elif job := outcome.job:
-            shown(partial(_add_to_preview, job))
+        elif preview is not None and outcome.job is not None and not summary.preview_failure:
+            with _noting_preview_failure(summary):
+                preview.add(preview_image(outcome.job))
         position = f"[{summary.counts.total()}/{total}]"
         log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)
-    shown(lambda writer: log.info("Preview: %s", writer.close()))
+    if preview is not None and not summary.preview_failure:
+        with _noting_preview_failure(summary):
+            log.info("Preview: %s", preview.close())
     return summary
 
 
-def _add_to_preview(job: CaseJob, preview: PreviewWriter) -> None:
-    preview.add(preview_image(job))
+@contextmanager
+def _noting_preview_failure(summary: Summary) -> Iterator[None]:
+    """Note why the preview cannot be written, and let the predictions go on, which do not depend on it."""
+    try:
+        yield
+    except UserError as error:
+        summary.preview_failure = f"{one_sentence(error)} The preview is left out."
+        log.error(summary.preview_failure)
 
 
 def preview_folder(options: argparse.Namespace) -> str:

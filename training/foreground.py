@@ -134,6 +134,15 @@ def _branch(
     return branch, {"specimens": str(options.specimens), **asked, "steps": steps}
 
 
+def _check_names(paths: Sequence[Path]) -> None:
+    """Refuse two checkpoints that would be written into one file."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        if other := first.get(path.name):
+            raise UserError(f"{path}: found the file name of {other}, expected another, since outputs keep it.")
+        first[path.name] = path
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
@@ -178,15 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NOT_BEGUN
     log.info("%s: a branch of %s steps in %d checkpoints", options.output, note.get("steps", "unknown"), len(loaded))
     return DONE
-
-
-def _check_names(paths: Sequence[Path]) -> None:
-    """Refuse two checkpoints that would be written into one file."""
-    first: dict[str, Path] = {}
-    for path in paths:
-        if other := first.get(path.name):
-            raise UserError(f"{path}: found the file name of {other}, expected another, since outputs keep it.")
-        first[path.name] = path
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Take pixels of other kinds as grey values of 16 bits: prediction needs no more, since intensity is relative."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def to_grey(pixels: NDArray[Any]) -> NDArray[np.uint16]:
     return _by_rows(finite, lambda rows: (rows - low) / (high - low or 1.0) * _MAX)
 
 
-def _by_rows(pixels: NDArray[Any], convert: Any) -> NDArray[np.uint16]:
+def _by_rows(pixels: NDArray[Any], convert: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[np.uint16]:
     grey = np.empty(pixels.shape[:2], np.uint16)
     for start in range(0, len(pixels), _ROWS):
         grey[start : start + _ROWS] = np.rint(convert(pixels[start : start + _ROWS].astype(np.float64)))

@@ -3,6 +3,7 @@
 https://github.com/zarr-developers/numcodecs/issues/228
 """
 
+from functools import cache
 from typing import Any
 
 import zarr
@@ -28,6 +29,7 @@ class _CheckedBloscCodec(BloscCodec):  # type: ignore[misc]
         return await super()._decode_single(chunk_bytes, chunk_spec)
 
 
+@cache
 def check_blosc_chunks() -> None:
     """Let zarr decode Blosc with a check of each chunk's length, in the whole process; ValueError where it is cut."""
     register_for_zarr_2(_CheckedBlosc, _NAME)
