@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from .discovery import Case
+from .case import Case
 from .errors import UserError
 from .files import open_for_writing, unwritable
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from .attempts import Attempts
 from .batch_options import BatchOptions
+from .case import Case
 from .case_job import CaseJob, open_job
 from .device_pool import DevicePool
 from .disagreement import disagreement, disagreement_map
-from .discovery import Case
 from .images.open_stack import open_stack
 from .images.stack import Stack
 from .outputs import Content, OutputFile, former_outputs, output_files, remove_output, write_output
@@ -203,7 +203,7 @@ class _Batch:
             writer.shutdown()
 
     def _read(self, case: Case, alone: bool) -> Iterator[Step]:
-        """Read and preprocess the planes of a case that are not there yet."""
+        """Read and preprocess the planes of a case, or of each scene of its file, that are not there yet."""
         try:
             if not (self.attempts.begin_alone if alone else self.attempts.begin)(case):
                 if alone:
@@ -212,9 +212,22 @@ class _Batch:
                     self.put_off.append(case)
                 return
             with open_stack(case.source) as stack:
-                yield from self._read_planes(case, stack)
+                scenes = case.of_scenes(stack.info.scenes, self.options.selection.scene)
+                if scenes == [case]:
+                    yield from self._read_planes(case, stack)
+                    return
         except Exception as error:  # whatever is wrong with one image must not affect the others
-            yield Step(None, CaseEnd(case, Status.FAILED, Status.FAILED.value, error=error))
+            yield _failed(case, error)
+            return
+        for scene in scenes:
+            yield from self._read_scene(scene)
+
+    def _read_scene(self, case: Case) -> Iterator[Step]:
+        try:
+            with open_stack(case.source, case.scene) as stack:
+                yield from self._read_planes(case, stack)
+        except Exception as error:
+            yield _failed(case, error)
 
     def _read_planes(self, case: Case, stack: Stack) -> Iterator[Step]:
         job = open_job(case, stack, self.planner, self.options)
@@ -255,7 +268,7 @@ class _Batch:
             return
         try:
             _keep_plane(plane, outputs)
-            self.attempts.progressed(plane.job.case)
+            self.attempts.progressed(plane.job.case.whole_file)
         except Exception as error:
             plane.job.error = error
 
@@ -277,8 +290,13 @@ class _Batch:
     def _outcome(self, pending: PendingWrite) -> Outcome:
         """Wait for the writer."""
         outcome = pending.outcome()
-        self.attempts.end(pending.end.case)
+        if pending.end.case.ends_file:
+            self.attempts.end(pending.end.case.whole_file)
         return outcome
+
+
+def _failed(case: Case, error: Exception) -> Step:
+    return Step(None, CaseEnd(case, Status.FAILED, Status.FAILED.value, error=error))
 
 
 def _note_plane(plane: PlaneRead, predicted: PlanePredicted) -> None:
@@ -308,7 +326,7 @@ def _keep_plane(plane: PlaneRead, outputs: NetworkOutputs) -> None:
 
 
 def _write(job: CaseJob) -> None:
-    with open_stack(job.case.source) as stack:
+    with open_stack(job.case.source, job.case.scene) as stack:
         planes = _PlanesOfCase(job, stack)
         for file in job.files:
             write_output(file, planes, job.geometry, job.measured_provenance(file.contents))

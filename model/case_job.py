@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from .batch_options import BatchOptions
-from .discovery import Case, is_prediction
+from .case import Case
+from .discovery import is_prediction
 from .errors import UserError
 from .files import content_sha256
 from .images.reader import reconcile_modality
@@ -136,6 +137,8 @@ def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptio
     plan = predictor.plan(modality, info.shape, info.pixel_size_um)
     plan = plan.with_provenance(input_sha256=content_sha256(case.source))
     message = f"{info.shape[0]} x {info.shape[1]} px, {modality or 'unknown modality'}"
+    if case.scene is not None:
+        plan = plan.with_provenance(scene=str(case.scene))
     if len(info.channels) * info.times * info.focal_planes > 1:
         plan = plan.with_provenance(channel=channel_title(info, channel), planes=selected.title)
         message += f", channel {channel_title(info, channel)}, {selected.title}"

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from .batch import Outcome, Status, predict_cases
+from .case import Case
 from .commands import (
     DONE,
     INTERRUPTED,
@@ -27,7 +28,7 @@ from .commands import (
     one_sentence,
 )
 from .devices import find_devices
-from .discovery import Case, discover
+from .discovery import discover
 from .errors import UserError
 from .files import prepare_folder
 from .manifest import WHOLE, ListedCases, Shard, in_shard, write_list
@@ -47,9 +48,13 @@ Engine = Callable[[Cases, argparse.Namespace], AbstractContextManager[Iterable[O
 
 @dataclass
 class Summary:
-    """What became of a folder: how many images by status, one sentence for each that failed, and of the preview."""
+    """What became of a folder: how many images by status, one sentence for each that failed, and of the preview.
+
+    Of a file with several scenes each is an image; `files` counts the files that are done.
+    """
 
     counts: Counter[Status] = field(default_factory=Counter)
+    files: int = 0
     failures: list[str] = field(default_factory=list)
     preview_failure: str | None = None
 
@@ -110,8 +115,9 @@ def predict_folder(options: argparse.Namespace, engine: Engine) -> Summary:
         log.info("Found %s%s.", images(len(cases)), part)
         summary = log_outcomes(outcomes, len(cases), options)
     log.info("%s, in %.1f s. Output: %s", summary, time.perf_counter() - started, options.output)
-    if summary.failures and len(cases) > 1:
-        log.error("%d of %s failed; the first: %s", len(summary.failures), images(len(cases)), summary.failures[0])
+    if summary.failures and summary.counts.total() > 1:
+        total = images(summary.counts.total())
+        log.error("%d of %s failed; the first: %s", len(summary.failures), total, summary.failures[0])
     elif summary.code == NOT_BEGUN:
         log.error(only_predictions(options.input))
     return summary
@@ -180,15 +186,17 @@ def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Name
     preview = PreviewWriter(options.output / preview_folder(options)) if options.preview else None
     for outcome in outcomes:
         summary.counts[outcome.status] += 1
+        summary.files += outcome.case.ends_file
         if outcome.error is not None:
             message, source = one_sentence(outcome.error), outcome.case.source
-            named = one_line(source.name) in message
-            summary.failures.append(message if named else one_line(f"{source}: {message}"))
+            named = one_line(source.name) in message and outcome.case.scene is None
+            title = source if outcome.case.scene is None else outcome.case.title
+            summary.failures.append(message if named else one_line(f"{title}: {message}"))
             log.error(summary.failures[-1])
         elif preview is not None and outcome.job is not None and not summary.preview_failure:
             with _noting_preview_failure(summary):
                 preview.add(preview_image(outcome.job))
-        position = f"[{summary.counts.total()}/{total}]"
+        position = f"[{summary.files + (not outcome.case.ends_file)}/{total}]"
         log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)
     if preview is not None and not summary.preview_failure:
         with _noting_preview_failure(summary):

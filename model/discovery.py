@@ -9,10 +9,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from .commands import one_line
+from .case import Case
 from .errors import UserError
 from .grand_challenge import OUTPUT_FOLDERS, input_folder, original_names, output_folder
 from .images.ome_zarr_collection import GROUP_FILES, images_within
@@ -31,43 +30,6 @@ from .naming import (
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One image to predict.
-
-    Attributes
-    ----------
-    source : Path
-    name : str
-        Where its predictions lie below each organelle's folder: sub-folders, base name, ``.tiff``.
-    output : Path
-        The output folder.
-    original_name : str or None
-        The file's name before the upload, where the platform states it.
-    """
-
-    source: Path
-    name: str
-    output: Path
-    original_name: str | None = None
-
-    @property
-    def outputs(self) -> dict[Organelle, Path]:
-        """The file of each organelle's prediction."""
-        return {organelle: output_folder(self.output, organelle) / self.name for organelle in Organelle}
-
-    @property
-    def title(self) -> str:
-        """What to call it before its user, in one line: the file's name, and the one it had when uploaded.
-
-        Of a field of a plate, from the plate on.
-        """
-        parts = self.source.parts
-        first = next((n for n, part in enumerate(parts) if part.lower().endswith(".zarr")), len(parts) - 1)
-        name = os.path.join(*parts[first:])
-        return one_line(f"{name} ({self.original_name})" if self.original_name else name)
 
 
 def discover(input: Path, output: Path) -> list[Case]:
@@ -104,7 +66,7 @@ def discover(input: Path, output: Path) -> list[Case]:
         raise UserError(f"{folder}: found no image to predict{others}, expected {suffixes} files.")
     sources = {relative: Path(os.path.join(folder, relative)) for relative in found}
     names = original_names(input / "inputs.json", list(sources.values())) if on_platform else {}
-    cases = [Case(source, output_name(relative), output, names.get(source)) for relative, source in sources.items()]
+    cases = [Case(source, case_name(relative), output, names.get(source)) for relative, source in sources.items()]
     _refuse_overwriting(cases, walk.real_paths(found), output)
     return _one_per_output(cases)
 
@@ -260,7 +222,7 @@ def _without_targets(paths: Sequence[str], input: Path) -> list[str]:
 _ORGANELLE = re.compile("nucle|mito|tubulin|actin", re.IGNORECASE)
 
 
-def output_name(relative: str) -> str:
+def case_name(relative: str) -> str:
     """Name of the case of an image, from its path in the input folder.
 
     Of a field of a plate, the plate's folder loses its suffix: outputs below it are no OME-Zarr.

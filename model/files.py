@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,13 +173,25 @@ def file_sha256(path: Path) -> str:
 
 
 def content_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder; UserError as `file_sha256`."""
+    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder; UserError as `file_sha256`.
+
+    Of the last file it is kept: the scenes of one are asked for one after the other.
+    """
     if not path.is_dir():
-        return file_sha256(path)
+        try:
+            found = path.stat()
+        except OSError:
+            return file_sha256(path)  # which says why
+        return _kept_sha256(path, (found.st_ino, found.st_size, found.st_mtime_ns))
     digest = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _kept_sha256(path: Path, _state: tuple[int, int, int]) -> str:
+    return file_sha256(path)
 
 
 def write_text(path: Path, text: str) -> None:

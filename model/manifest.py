@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .discovery import Case, base_folder, output_name
+from .case import Case
+from .discovery import base_folder, case_name
 from .errors import UserError
 from .files import atomic_write
 from .grand_challenge import output_folder
@@ -123,7 +124,7 @@ class ListedCases:
                     relative = self._relative(text, number)
                     if among_outputs(os.path.dirname(relative)):
                         raise self._error(number, text, "a file among the outputs", "an image to predict")
-                    yield relative, output_name(relative)
+                    yield relative, case_name(relative)
         except OSError as error:
             raise UserError(f"{self._path}: it cannot be read ({error.strerror or error}).") from error
 

@@ -17,9 +17,9 @@ from .labels import Modality, Organelle
 # OME's own names for BigTIFF are .btf, .tf8 and .tf2.
 _TIFF_SUFFIXES = (".tiff", ".tif", ".btf", ".tf8", ".tf2")
 IMAGE_SUFFIXES = (*(f".ome{suffix}" for suffix in _TIFF_SUFFIXES), *_TIFF_SUFFIXES, ".mha")
-STACK_SUFFIXES = (".ome.zarr", ".zarr", ".nd2", ".stk")
+STACK_SUFFIXES = (".ome.zarr", ".zarr", ".nd2", ".czi", ".lif", ".stk")
 """Of files of one or more planes that prediction reads; an OME-Zarr image is a folder."""
-UNREAD_SUFFIXES = (".czi", ".lif", ".lsm", ".oib", ".oif", ".oir", ".vsi", ".ims", ".dv")
+UNREAD_SUFFIXES = (".lsm", ".oib", ".oif", ".oir", ".vsi", ".ims", ".dv")
 """Of microscope files that are not read, but named with what to do."""
 OTHER_IMAGE_SUFFIXES = (
     ".png",

@@ -75,6 +75,12 @@ def parse(
     add("--z", type=_plane("best"), metavar="all|best|INDEX", help="focal planes of a stack; indices from 0 (all)")
     add("--t", type=_plane(), metavar="all|INDEX", help="time points of a stack; indices from 0 (all)")
     add(
+        "--scene",
+        type=_plane(),
+        metavar="all|INDEX",
+        help="stage positions or series of a file; indices from 0 (all)",
+    )
+    add(
         "--layout",
         choices=get_args(Layout),
         default="organelles",
@@ -128,7 +134,7 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
         override_modality=options.override_modality,
         strict=options.strict,
         force=options.force,
-        selection=SelectionOptions(options.channel, options.t, options.z),
+        selection=SelectionOptions(options.channel, options.t, options.z, options.scene),
         outputs=OutputOptions(options.layout, options.format, options.disagreement),
     )
 

@@ -1,5 +1,6 @@
 """The files of a prediction: which there are for a case, what each holds, and how they are written."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .discovery import Case, is_prediction
+from .case import Case
+from .discovery import is_prediction
 from .display import display_range
 from .errors import UserError
 from .grand_challenge import DISAGREEMENT, MERGED_FOLDER, output_folder
@@ -105,7 +107,7 @@ def output_files(case: Case, options: OutputOptions) -> list[OutputFile]:
     """List the files of a case, in the order of the organelles."""
     predictions = [Content(organelle) for organelle in Organelle]
     suffix = ".tiff" if options.file_format == "tiff" else ".ome.zarr"
-    name = case.name.removesuffix(".tiff") + suffix
+    name = case.output_name.removesuffix(".tiff") + suffix
     files = [OutputFile(output_folder(case.output, organelle) / name, (Content(organelle),)) for organelle in Organelle]
     if options.layout == "merged":
         merged = name.removesuffix(".tiff") + ".ome.tiff" if options.file_format == "tiff" else name
@@ -119,11 +121,12 @@ def output_files(case: Case, options: OutputOptions) -> list[OutputFile]:
 
 
 def former_outputs(case: Case, options: OutputOptions) -> list[OutputFile]:
-    """List the files of a case that a run with other options has written."""
+    """List the files of a case that a run with other options has written, or when its file held several scenes."""
     now = {file.path for file in output_files(case, options)}
     others = (OutputOptions(*kind, disagreement=True) for kind in product(get_args(Layout), get_args(FileFormat)))
-    files = {file.path: file for other in others for file in output_files(case, other) if file.path not in now}
-    return [file for path, file in files.items() if _is_ours(path)]
+    files = {file.path: file for other in others for file in output_files(case, other)}
+    former = [file for path, file in files.items() if path not in now and _is_ours(path)]
+    return former + [scene for file in files.values() for scene in _scenes_of(case, file)]
 
 
 def write_output(file: OutputFile, planes: Planes, geometry: OutputGeometry, provenance: Mapping[str, str]) -> None:
@@ -202,12 +205,22 @@ def remove_output(file: OutputFile) -> None:
         file.path.unlink()
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: Path, of_scene: bool = False) -> bool:
     try:
         with open_stack(path) as stack:
-            return is_prediction(stack.info.provenance)
+            provenance = stack.info.provenance
+            return is_prediction(provenance) and ("scene" in provenance or not of_scene)
     except UserError:
         return False
+
+
+def _scenes_of(case: Case, file: OutputFile) -> Iterator[OutputFile]:
+    """Find outputs beside a file that are of the scenes of its case."""
+    name = os.path.basename(case.output_name).removesuffix(".tiff")
+    suffix = file.path.name.removeprefix(name)
+    for path in file.path.parent.glob(f"{glob.escape(name)}_scene*{suffix}"):
+        if path.name[len(name) + len("_scene") : -len(suffix)].isdecimal() and _is_ours(path, of_scene=True):
+            yield OutputFile(path, file.contents)
 
 
 def _in_order(planes: Planes, geometry: OutputGeometry, contents: Sequence[Content]) -> Iterator[NDArray[np.uint16]]:

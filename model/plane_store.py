@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .discovery import Case
+from .case import Case
 from .errors import UserError
 from .images import inspect, read_image, write_plane
 from .labels import Organelle
@@ -72,7 +72,7 @@ class PlanesOnDisk:
 
     def __init__(self, case: Case) -> None:
         self._parent = case.output / _FOLDER
-        self._folder = self._parent / hashlib.sha256(case.name.encode(errors="surrogateescape")).hexdigest()[:32]
+        self._folder = self._parent / hashlib.sha256(case.output_name.encode(errors="surrogateescape")).hexdigest()[:32]
 
     def holds(self, t: int, z: int, contents: tuple[Content, ...], provenance: Provenance) -> bool:
         """Whether these planes can be read to their last pixel, and say what they would say if they were made now."""

@@ -26,11 +26,14 @@ class SelectionOptions:
         Index of the time point from 0; None: all.
     z : int, "best" or None
         Index of the focal plane from 0; "best": at each time the one in focus; None: all.
+    scene : int or None
+        Index of the stage position or series from 0; None: all.
     """
 
     channel: str | None = None
     t: int | None = None
     z: int | Literal["best"] | None = None
+    scene: int | None = None
 
 
 @dataclass(frozen=True)

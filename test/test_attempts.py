@@ -10,7 +10,7 @@ import pytest
 from test_inference import FAST, ROOT, Run, write_image
 
 from model.attempts import Attempts
-from model.discovery import Case
+from model.case import Case
 from model.errors import UserError
 
 # Kills the process for real, where the name of the image that is opened says so.

@@ -21,7 +21,7 @@ from test_inference import FAST, ROOT, write_image
 from model import command_line
 from model.batch import Status
 from model.batch_options import BatchOptions
-from model.discovery import Case
+from model.case import Case
 from model.distribution import clusters, dispatch
 from model.distribution.clusters import open_cluster, threads_per_worker
 from model.distribution.command_line import main

@@ -84,8 +84,6 @@ def test_a_micro_manager_stack_in_any_order(tmp_path: Path, stated: Any, order: 
     ("planes", "found"),
     [
         ([indexed(0, 0, 0), indexed(0, 0, 0)], "two planes of the same time"),
-        ([indexed(0, 0, 0) | {"PositionIndex": 0}, indexed(0, 0, 0) | {"PositionIndex": 1}], "several stage positions"),
-        ([{"Axes": {"position": 0}}, {"Axes": {"position": 1}}], "several stage positions"),
     ],
 )
 def test_micro_manager_planes_that_cannot_be_told_apart(

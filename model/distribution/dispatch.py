@@ -13,8 +13,8 @@ from typing import Any
 from distributed import Client, Future, KilledWorker, Scheduler, SchedulerPlugin, SpecCluster
 
 from ..batch import Outcome, Status
+from ..case import Case
 from ..commands import one_sentence
-from ..discovery import Case
 from ..errors import UserError
 from .clusters import IMAGES_A_TASK, JOB_LOGS, all_jobs_ended
 from .worker import TOPIC, Done, Finished, PrepareWorker, WorkerOptions, predict_part
@@ -139,17 +139,20 @@ class Dispatcher:
 
 
 class _Task:
-    """A part of the batch at a worker; `waiting` counts its images without an outcome."""
+    """A part of the batch at a worker; `waiting` counts its files without an outcome, or without one of each scene."""
 
     def __init__(self, future: Future, cases: Sequence[Case]) -> None:
         self.future = future  # Dask forgets what nobody holds
         self.waiting = Counter(cases)
+        self._scenes: set[Case] = set()
 
     def take(self, case: Case) -> bool:
         """Note an outcome; False where there was one before, of a worker that ended later."""
-        if not self.waiting[case]:
+        if not self.waiting[case.whole_file] or case in self._scenes:
             return False
-        self.waiting[case] -= 1
+        if case.scene is not None:
+            self._scenes.add(case)
+        self.waiting[case.whole_file] -= case.ends_file
         return True
 
 

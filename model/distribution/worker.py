@@ -22,9 +22,9 @@ from distributed import Worker, WorkerPlugin, get_worker
 from ..attempts import Attempts
 from ..batch import Outcome, predict_cases
 from ..batch_options import BatchOptions
+from ..case import Case
 from ..commands import log as package_log
 from ..commands import one_sentence
-from ..discovery import Case
 from ..errors import UserError
 from ..memory import tune_malloc
 from ..predictor import Predictor

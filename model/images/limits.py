@@ -19,6 +19,14 @@ def refuse(path: Path, found: str, expected: str = EXPECTED_PLANE) -> NoReturn:
     raise UserError(f"{path}: found {found}, expected {expected}.")
 
 
+def missing_package(path: Path, kind: str, extra: str) -> UserError:
+    """Say which optional extra reads a file, e.g. of the kind ``"an ND2 file"``."""
+    return UserError(
+        f"{path}: found {kind}, but the package to read it is missing, expected it by: "
+        f'pip install "in-silico-labelling[{extra}]", or the image exported as OME-TIFF.'
+    )
+
+
 def check_is_file(path: Path) -> None:
     """Raise UserError unless there is a file with something in it that may be read."""
     try:

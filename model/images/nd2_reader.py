@@ -1,5 +1,6 @@
 """Read Nikon's ND2 files frame by frame, with the package nd2."""
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,37 +10,34 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .channels import describe_channel
 from .grey import to_grey
-from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
-from .stack import Channel, StackInfo, check_index
+from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
+from .stack import Channel, StackInfo, check_index, check_scene
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
 
 _CONTRASTS = {"brightfield": "brightfield", "phaseContrast": "phase", "diContrast": "dic"}
-_AXES = {"TimeLoop": "T", "NETimeLoop": "T", "ZStackLoop": "Z"}
+_AXES = {"TimeLoop": "T", "NETimeLoop": "T", "ZStackLoop": "Z", "XYPosLoop": "P"}
 
 
-def open_nd2(path: Path) -> "Nd2Stack":
-    """Open an ND2 file.
+def open_nd2(path: Path, scene: int) -> "Nd2Stack":
+    """Open a scene (stage position) of an ND2 file, counted from 0.
 
     Raises
     ------
     UserError
         Where it cannot be read, the package nd2 is missing, or it holds something else than planes of 8- or 16-bit
-        grey values of one position.
+        grey values.
     """
     check_is_file(path)
     try:
         import nd2
     except ImportError as error:
-        raise UserError(
-            f"{path}: found an ND2 file, but the package to read it is missing, "
-            'expected it by: pip install "in-silico-labelling[nd2]".'
-        ) from error
+        raise missing_package(path, "an ND2 file", "nd2") from error
     try:
         file = nd2.ND2File(path)
     except Exception as error:  # struct, value, index: a file that lies can raise any
         raise UserError(f"{path}: found a damaged or truncated ND2 file, expected {EXPECTED_PLANE}.") from error
     try:
-        return Nd2Stack(path, file)
+        return Nd2Stack(path, file, scene)
     except UserError:
         file.close()
         raise
@@ -49,14 +47,14 @@ def open_nd2(path: Path) -> "Nd2Stack":
 
 
 class Nd2Stack:
-    """The planes of an open ND2 file; a frame holds all channels of one time and focal plane."""
+    """The planes of a scene of an open ND2 file; a frame holds all channels of one time and focal plane."""
 
-    def __init__(self, path: Path, file: Any) -> None:
+    def __init__(self, path: Path, file: Any, scene: int) -> None:
         self._file = file
         _check_kind(path, file)
         attributes = file.attributes
         warnings: list[str] = []
-        self._frames, times, focal_planes = _frames(path, file, warnings)
+        self._frames, times, focal_planes, scenes = _frames(path, file, scene, warnings)
         channels = [_channel(channel) for channel in file.metadata.channels or []]
         if len(channels) != attributes.componentCount:
             warnings.append(f"it describes {len(channels)} channels of {attributes.componentCount}, so none is known")
@@ -74,6 +72,7 @@ class Nd2Stack:
             z_step_um=_z_step(file),
             time_increment_s=_time_increment(file),
             warnings=tuple(warnings),
+            scenes=scenes,
         )
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
@@ -104,15 +103,13 @@ class Nd2Stack:
 
 
 def _check_kind(path: Path, file: Any) -> None:
-    """Refuse what is no grey image of one position, before anything is decoded."""
+    """Refuse what are no grey images, before anything is decoded."""
     attributes = file.attributes
     if file.components_per_channel != 1:
         refuse(path, f"colour images ({file.components_per_channel} values a pixel)")
     for loop in file.experiment:
-        if loop.type == "XYPosLoop" and loop.count > 1:
-            refuse(path, f"{loop.count} positions", "one position a file: save them as separate files")
-        if loop.type not in (*_AXES, "XYPosLoop") and loop.count > 1:
-            refuse(path, f"a {loop.type} of {loop.count}", "times, channels and focal planes")
+        if loop.type not in _AXES and loop.count > 1:
+            refuse(path, f"a {loop.type} of {loop.count}", "times, positions, channels and focal planes")
     if file.dtype not in (np.uint8, np.uint16):
         refuse(path, f"pixels of type {file.dtype}")
     if attributes.compressionType == "lossy":  # the package takes the compressed bytes for pixels
@@ -120,26 +117,32 @@ def _check_kind(path: Path, file: Any) -> None:
     check_claimed_size(path, attributes.heightPx, attributes.widthPx, file.dtype.itemsize, of="a plane")
 
 
-def _frames(path: Path, file: Any, warnings: list[str]) -> tuple[dict[tuple[int, int], int], int, int]:
-    """Find the number of the frame of each (t, z), and how many times and focal planes are whole.
+def _frames(path: Path, file: Any, scene: int, warnings: list[str]) -> tuple[dict[tuple[int, int], int], int, int, int]:
+    """Find the number of the frame of each (t, z), how many times and focal planes are whole, and how many scenes.
 
     A recording that was stopped lacks frames.
     """
-    counts = dict.fromkeys("TZ", 1)
+    counts = dict.fromkeys("TZP", 1)
     for loop in file.experiment:
         if loop.type in _AXES:
             counts[_AXES[loop.type]] *= loop.count
     described, recorded = file.loop_indices, file.attributes.sequenceCount
-    frames = {(at.get("T", 0), at.get("Z", 0)): number for number, at in enumerate(described[:recorded])}
+    numbered = [tuple(at.get(axis, 0) for axis in "PTZ") for at in described[:recorded]]
+    scenes = 1 + max((p for p, _, _ in numbered), default=0)
+    check_scene(path, scene, scenes)
+    frames = {(t, z): number for number, (p, t, z) in enumerate(numbered) if p == scene}
     whole = [t for t in range(counts["T"]) if all((t, z) in frames for z in range(counts["Z"]))]
-    if len(described) != counts["T"] * counts["Z"] or not whole or (recorded > 1 and len(described) == 1):
-        found = f"{recorded} frames, described as {counts['T']} times and {counts['Z']} focal planes"
+    if len(described) != math.prod(counts.values()) or not whole or (recorded > 1 and len(described) == 1):
+        of = f" of {counts['P']} positions" if counts["P"] > 1 else ""
+        found = f"{recorded} frames, described as {counts['T']} times and {counts['Z']} focal planes{of}"
         refuse(path, found, "a frame for each time and focal plane")
+    if scenes < counts["P"]:
+        warnings.append(f"{counts['P'] - scenes} of its {counts['P']} positions lack planes and are left out")
     if len(whole) < counts["T"]:
         warnings.append(f"{counts['T'] - len(whole)} of its {counts['T']} time points lack planes and are left out")
     if recorded > len(described):
         warnings.append(f"{recorded - len(described)} of its {recorded} frames are not described and are left out")
-    return frames, len(whole), counts["Z"]
+    return frames, len(whole), counts["Z"], scenes
 
 
 def _channel(channel: Any) -> Channel:

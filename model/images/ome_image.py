@@ -11,11 +11,8 @@ from xml.etree import ElementTree
 
 from ..labels import Modality
 from .channels import describe_channel
-from .stack import Channel
+from .stack import Channel, Position
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size, seconds_per_unit, um_per_unit
-
-Position = tuple[int, int, int]
-"""Indices (t, c, z) of a plane."""
 
 _MODALITY_OF_CONTRAST = {"brightfield": Modality.BF, "phase": Modality.PC, "dic": Modality.DIC}
 _OTHER_CONTRASTS = {

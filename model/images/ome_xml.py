@@ -7,14 +7,15 @@ directory), else by its size in pixels.
 
 import html
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from .limits import refuse
-from .ome_image import OmeImage, OmeMetadata, PlaneLocation, Position, channel_of, children
-from .stack import Channel
+from .ome_image import OmeImage, OmeMetadata, PlaneLocation, channel_of, children
+from .stack import Channel, Position, check_scene
 
 PROVENANCE_NAMESPACE = "in-silico-labelling/provenance"
 
@@ -28,8 +29,8 @@ class OmeStackMetadata:
 
     Attributes
     ----------
-    positions : tuple of (int, int, int)
-        (t, c, z) of each plane, in the order of the file.
+    positions : mapping of int to (int, int, int)
+        (t, c, z) of each plane by its number in the file, in this order.
     channels : mapping of int to Channel
         Of each c of the positions.
     pixel_size_um : (float, float) or None
@@ -37,15 +38,18 @@ class OmeStackMetadata:
         As in `OmeMetadata`.
     z_step_um, time_increment_s : float or None
     warnings : tuple of str
+    scenes : int
+        How many Images have planes in the file.
     """
 
-    positions: tuple[Position, ...]
+    positions: Mapping[int, Position]
     channels: Mapping[int, Channel]
     pixel_size_um: tuple[float, float] | None
     states_size: bool
     z_step_um: float | None
     time_increment_s: float | None
     warnings: tuple[str, ...]
+    scenes: int
 
 
 def looks_like_ome(description: str) -> bool:
@@ -109,9 +113,14 @@ def read_plane_metadata(root: ElementTree.Element, where: PlaneLocation, file_uu
 
 
 def read_stack_metadata(
-    root: ElementTree.Element, path: Path, directories: Sequence[int], shape: tuple[int, int], file_uuid: str | None
+    root: ElementTree.Element,
+    path: Path,
+    directories: Sequence[int],
+    shape: tuple[int, int],
+    file_uuid: str | None,
+    scene: int,
 ) -> OmeStackMetadata:
-    """Read what the XML says about several planes of the file `path`.
+    """Read what the XML says about the planes of the file `path` that are of one scene.
 
     Parameters
     ----------
@@ -123,6 +132,8 @@ def read_stack_metadata(
         Rows and columns of each plane.
     file_uuid : str or None
         The file's own, where it states one.
+    scene : int
+        Which of the Images that have planes in the file, from 0.
 
     Returns
     -------
@@ -131,34 +142,36 @@ def read_stack_metadata(
     Raises
     ------
     UserError
-        Where the planes are of several Images, or the XML does not describe each of them once.
+        Where the XML does not describe each plane of the file once.
     """
     images = _images(root)
     file_uuid = _known_uuid(images, file_uuid)
     found = [(image, image.positions(path.name, max(directories) + 1, file_uuid)) for image in images]
     found = [(image, positions) for image, positions in found if not positions.keys().isdisjoint(directories)]
-    if len(found) > 1:
-        refuse(path, f"{len(found)} images (positions or scenes) of several planes", "one image a file")
-    image, positions = found[0] if found else (None, {})
-    described = [positions[number] for number in directories if number in positions]
-    if image is None or len(described) < len(directories):
+    images_of = Counter(number for _, positions in found for number in positions)
+    described = sum(number in images_of for number in directories)
+    if described < len(directories):
         refuse(
             path,
-            f"{len(directories)} planes, of which its OME-XML describes {len(described)}",
+            f"{len(directories)} planes, of which its OME-XML describes {described}",
             "OME-XML that says which time, channel and focal plane each of them is",
         )
-    if len(set(described)) < len(described):
+    if any(images_of[number] > 1 for number in directories):
+        refuse(path, f"OME-XML that describes a plane as part of several of its {len(found)} images", "one for each")
+    check_scene(path, scene, len(found))
+    image, positions = found[scene]
+    positions = {number: positions[at] for number, at in enumerate(directories) if at in positions}
+    if len(set(positions.values())) < len(positions):
         refuse(path, "OME-XML that describes two planes as the same", "another time, channel or focal plane for each")
     warnings: list[str] = []
     size, states_size = image.pixel_size(shape, warnings)
     attributes = dict(enumerate(image.channels[: image.sizes["C"]]))
-    channels = {c: channel_of(attributes.get(c, {}), warnings) for c in sorted({c for _, c, _ in described})}
-    missing = image.promised(path.name, file_uuid) - len(directories)
+    channels = {c: channel_of(attributes.get(c, {}), warnings) for c in sorted({c for _, c, _ in positions.values()})}
+    missing = image.promised(path.name, file_uuid) - len(positions)
     if missing > 0:
         warnings.append(f"its OME-XML describes {missing} planes more than it holds")
-    return OmeStackMetadata(
-        tuple(described), channels, size, states_size, image.z_step_um, image.time_increment_s, tuple(warnings)
-    )
+    steps = image.z_step_um, image.time_increment_s
+    return OmeStackMetadata(positions, channels, size, states_size, *steps, tuple(warnings), len(found))
 
 
 def check_levels(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .grey import conversion_warnings, is_convertible, to_grey
-from .limits import EXPECTED_PLANE, MAX_SIDE_PX, check_expansion, refuse
+from .limits import EXPECTED_PLANE, MAX_SIDE_PX, check_expansion, missing_package, refuse
 from .ome_zarr_metadata import check_version, read_axes, read_channels, read_sizes
 from .stack import StackInfo, check_index
 
@@ -36,10 +36,7 @@ def open_ome_zarr(path: Path) -> "OmeZarrStack":
     try:
         import zarr
     except ImportError as error:
-        raise UserError(
-            f"{path}: found OME-Zarr, but the package to read it is missing, "
-            'expected it by: pip install "in-silico-labelling[zarr]".'
-        ) from error
+        raise missing_package(path, "OME-Zarr", "zarr") from error
     from .ome_zarr_blosc import check_blosc_chunks
 
     check_blosc_chunks()

@@ -1,4 +1,4 @@
-"""Open an image file of any kind that is read here: TIFF, OME-TIFF, .mha, OME-Zarr, ND2."""
+"""Open an image file of any kind that is read here: TIFF, OME-TIFF, .mha, OME-Zarr, ND2, CZI, LIF."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..naming import UNREAD_SUFFIXES
 from .grey import to_grey
 from .limits import refuse
-from .ome_image import Position
 from .ome_xml import check_levels, looks_like_ome, read_stack_metadata
 from .ome_zarr_collection import is_zarr_group
 from .reader import (
@@ -24,21 +23,24 @@ from .reader import (
     read_image,
     trusted_pixel_size,
 )
-from .stack import Channel, Stack, StackInfo, check_index, index_step
+from .stack import Channel, Position, Stack, StackInfo, check_index, check_scene, in_grid, index_step
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
 
 _AXES = ("times", "channels", "focal planes")
-_EXPORTING_PROGRAMS = {".czi": "ZEN", ".lif": "LAS X", ".lsm": "ZEN"}
+_EXPORTING_PROGRAMS = {".lsm": "ZEN"}
 
 
-def open_stack(path: str | Path) -> Stack:
+def open_stack(path: str | Path, scene: int | None = None) -> Stack:
     """Open a file of one or more planes; its planes are read when they are asked for.
 
     Parameters
     ----------
     path : str or Path
         A file, or the folder of an OME-Zarr image.
+    scene : int or None
+        Which of the stage positions or series of a file, from 0; None: the first. `StackInfo.scenes` tells how many
+        there are.
 
     Returns
     -------
@@ -51,20 +53,32 @@ def open_stack(path: str | Path) -> Stack:
         One sentence, where it cannot be read, holds something else than planes of grey values or RGB, or does
         not say which plane is which.
     """
-    path = Path(path)
+    path, scene = Path(path), scene or 0
     suffix = path.suffix.lower()
     if suffix == ".zarr" or is_zarr_group(path):
         from .ome_zarr import open_ome_zarr
 
+        check_scene(path, scene, 1)
         return open_ome_zarr(path)
     if suffix == ".nd2":
         from .nd2_reader import open_nd2
 
-        return open_nd2(path)
+        return open_nd2(path, scene)
+    if suffix == ".czi":
+        from .czi_reader import open_czi
+
+        return open_czi(path, scene)
+    if suffix == ".lif":
+        from .lif_reader import open_lif
+
+        return open_lif(path, scene)
     if suffix in UNREAD_SUFFIXES:
         program = _EXPORTING_PROGRAMS.get(suffix, "Fiji (Bio-Formats Exporter)")
         refuse(path, f"the unsupported format {suffix[1:].upper()}", f"OME-TIFF, exported by {program}")
-    return _MhaStack(path) if is_mha(path) else _TiffStack(path)
+    if is_mha(path):
+        check_scene(path, scene, 1)
+        return _MhaStack(path)
+    return _TiffStack(path, scene)
 
 
 class _MhaStack:
@@ -90,10 +104,10 @@ class _MhaStack:
 class _TiffStack:
     """The planes of a TIFF, found by OME-XML or whatever else tells which plane is which."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scene: int) -> None:
         self._tiff = TiffReader(path)
         try:
-            self.info, self._numbers = self._describe(path)
+            self.info, self._numbers = self._describe(path, scene)
         except BaseException:
             self.close()
             raise
@@ -111,10 +125,11 @@ class _TiffStack:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _describe(self, path: Path) -> tuple[StackInfo, Mapping[Position, int]]:
-        """Describe the file, and number its planes in the order of the file by their position."""
+    def _describe(self, path: Path, scene: int) -> tuple[StackInfo, Mapping[Position, int]]:
+        """Describe a scene of the file, and tell the number in the file of each of its planes by its position."""
         tiff = self._tiff.info
         if tiff.planes == 1:
+            check_scene(path, scene, 1)
             return _of_one_plane(plane_info(path, tiff)), {(0, 0, 0): 0}
         provenance: Mapping[str, str] = {}
         size, states_size, warnings = None, False, list(tiff.warnings)
@@ -129,13 +144,13 @@ class _TiffStack:
                 states_size = True
             else:
                 warnings += check_levels(root, path, tiff.shape, tiff.unmarked_levels, file_uuid)
-                ome = read_stack_metadata(root, path, tiff.directories, tiff.shape, file_uuid)
+                ome = read_stack_metadata(root, path, tiff.directories, tiff.shape, file_uuid, scene)
                 size, states_size = ome.pixel_size_um, ome.states_size
                 steps = ome.z_step_um, ome.time_increment_s
-                stated = StatedPlanes(ome.positions, ome.channels, None, *steps, ome.warnings)
+                stated = StatedPlanes(ome.positions, ome.channels, None, *steps, ome.warnings, ome.scenes)
         if stated is None:
-            stated = self._tiff.read_stated_planes()
-        numbers, kept = _in_grid(stated.positions)
+            stated = self._tiff.read_stated_planes(scene)
+        numbers, kept = in_grid(stated.positions)
         gaps = [axis for axis, held in zip(_AXES, kept, strict=True) if len(held) > 1 and index_step(held) != 1]
         if gaps:
             warnings.append(f"it lacks {' and '.join(gaps)} between others, and those that it has are counted from 0")
@@ -151,6 +166,7 @@ class _TiffStack:
             time_increment_s=_apart(kept[0], stated.time_increment_s),
             provenance=provenance,
             warnings=(*warnings, *stated.warnings),
+            scenes=stated.scenes,
         )
         return info, numbers
 
@@ -172,15 +188,3 @@ def _apart(kept: Sequence[int], distance: float | None) -> float | None:
         return distance
     step = index_step(kept)
     return None if step is None else distance * step
-
-
-def _in_grid(
-    positions: Sequence[Position],
-) -> tuple[Mapping[Position, int], tuple[Sequence[int], Sequence[int], Sequence[int]]]:
-    """Count the planes along T, C and Z without those of which there is none.
-
-    Gives the number in the file by position from 0, and which t, c and z these count.
-    """
-    ts, cs, zs = (sorted({position[axis] for position in positions}) for axis in range(3))
-    at_t, at_c, at_z = ({stored: index for index, stored in enumerate(kept)} for kept in (ts, cs, zs))
-    return {(at_t[t], at_c[c], at_z[z]): number for number, (t, c, z) in enumerate(positions)}, (ts, cs, zs)

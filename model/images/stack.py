@@ -10,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..labels import Modality
+from .limits import refuse
+
+Position = tuple[int, int, int]
+"""Indices (t, c, z) of a plane."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class StackInfo:
         What this program recorded; empty for files of other programs.
     warnings : tuple of str
         What was ignored or contradictory, one clause each, without the file's name.
+    scenes : int
+        How many images of other stage positions (or series) the file holds, this one included.
     """
 
     path: Path
@@ -68,6 +74,7 @@ class StackInfo:
     time_increment_s: float | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    scenes: int = 1
 
     def holds(self, t: int, c: int, z: int) -> bool:
         """Whether it has a plane of these indices."""
@@ -123,7 +130,33 @@ def check_index(info: StackInfo, t: int, c: int, z: int) -> None:
         raise IndexError(f"plane t {t}, c {c}, z {z} of {info.times} x {len(info.channels)} x {info.focal_planes}")
 
 
+def check_scene(path: Path, scene: int, scenes: int) -> None:
+    """Raise UserError where a file has no such scene."""
+    if not 0 <= scene < scenes:
+        refuse(path, f"no scene {scene}", f"an index of 0 to {scenes - 1}" if scenes > 1 else "0: it holds one scene")
+
+
 def index_step(indices: Sequence[int]) -> int | None:
     """Distance of indices in ascending order; None where it differs, or there is but one."""
     steps = {after - before for before, after in pairwise(indices)}
     return next(iter(steps)) if len(steps) == 1 else None
+
+
+def in_grid(
+    positions: Mapping[int, Position],
+) -> tuple[Mapping[Position, int], tuple[Sequence[int], Sequence[int], Sequence[int]]]:
+    """Count planes along T, C and Z without those of which there is none.
+
+    Parameters
+    ----------
+    positions : mapping of int to (int, int, int)
+        (t, c, z) of each plane by its number in the file.
+
+    Returns
+    -------
+    mapping of (int, int, int) to int, (sequence of int, sequence of int, sequence of int)
+        Number in the file by indices from 0, and which t, c and z these count.
+    """
+    ts, cs, zs = (sorted({position[axis] for position in positions.values()}) for axis in range(3))
+    at_t, at_c, at_z = ({stored: index for index, stored in enumerate(kept)} for kept in (ts, cs, zs))
+    return {(at_t[t], at_c[c], at_z[z]): number for number, (t, c, z) in positions.items()}, (ts, cs, zs)

@@ -95,10 +95,10 @@ class TiffReader:
             raise
         self._data_offset: int | None = None
 
-    def read_stated_planes(self) -> StatedPlanes:
+    def read_stated_planes(self, scene: int) -> StatedPlanes:
         """Read which plane is which, where no OME-XML tells it; before `read` where planes share a directory."""
         with _as_user_errors(self.path):
-            stated = read_stated_planes(self.path, self._tif, self._directories, self.info.planes)
+            stated = read_stated_planes(self.path, self._tif, self._directories, self.info.planes, scene)
         self._data_offset = stated.data_offset
         return stated
 

@@ -12,8 +12,7 @@ from typing import Any
 import tifffile
 
 from .limits import refuse
-from .ome_image import Position
-from .stack import Channel
+from .stack import Channel, Position, check_scene
 from .tiff_directories import Directories
 from .tiff_programs import is_micro_manager, read_micro_manager_planes, read_stk_planes
 from .units import seconds_per_unit, um_per_unit
@@ -28,22 +27,25 @@ class StatedPlanes:
 
     Attributes
     ----------
-    positions : tuple of (int, int, int)
-        (t, c, z) of each plane, in the order of the file.
+    positions : mapping of int to (int, int, int)
+        (t, c, z) of each plane by its number in the file, in this order.
     channels : mapping of int to Channel
         Of each c that is described.
     data_offset : int or None
         Where the pixels of all planes begin, uncompressed and one behind the other; None: each has a directory.
     z_step_um, time_increment_s : float or None
     warnings : tuple of str
+    scenes : int
+        Of how many stage positions or series the file has planes; these are of one of them.
     """
 
-    positions: tuple[Position, ...]
+    positions: Mapping[int, Position]
     channels: Mapping[int, Channel] = field(default_factory=dict)
     data_offset: int | None = None
     z_step_um: float | None = None
     time_increment_s: float | None = None
     warnings: tuple[str, ...] = ()
+    scenes: int = 1
 
 
 def count_planes(tif: tifffile.TiffFile, directories: Directories) -> int:
@@ -60,8 +62,10 @@ def count_planes(tif: tifffile.TiffFile, directories: Directories) -> int:
     return max(planes)
 
 
-def read_stated_planes(path: Path, tif: tifffile.TiffFile, directories: Directories, planes: int) -> StatedPlanes:
-    """Say which time, channel and focal plane each of several planes is.
+def read_stated_planes(
+    path: Path, tif: tifffile.TiffFile, directories: Directories, planes: int, scene: int
+) -> StatedPlanes:
+    """Say which time, channel and focal plane each of several planes is; of Micro-Manager those of one scene.
 
     Axes that have no name are taken as focal planes, with a warning.
 
@@ -72,13 +76,16 @@ def read_stated_planes(path: Path, tif: tifffile.TiffFile, directories: Director
     """
     page = directories.pages[0]
     if is_micro_manager(tif):
-        found = read_micro_manager_planes(path, directories.pages)
-        positions, channels = found or (_of_axes({"Z": planes}, planes), {})
-        return StatedPlanes(positions, channels, warnings=() if found else (_nameless(planes),))
+        if found := read_micro_manager_planes(path, directories.pages, scene):
+            return StatedPlanes(found.positions, found.channels, scenes=found.scenes)
+        check_scene(path, scene, 1)
+        return StatedPlanes(_of_axes({"Z": planes}, planes), warnings=(_nameless(planes),))
+    check_scene(path, scene, 1)
     series = None if tif.is_ome else next((series for series in tif.series if series.keyframe is page), None)
     offset = None if len(directories.pages) == planes else _contiguous(path, tif, series, planes)
     if _UIC2 in page.tags and not tif.is_ome:
-        return StatedPlanes(*read_stk_planes(tif, planes), offset)
+        positions, channels = read_stk_planes(tif, planes)
+        return StatedPlanes(dict(enumerate(positions)), channels, offset)
     axes, lengths = "Q", (planes,)
     if series is not None:
         sized = [(axis, length) for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS"]
@@ -107,8 +114,8 @@ def _nameless(planes: int) -> str:
     return f"nothing tells what its {planes} planes are, so they are taken as focal planes"
 
 
-def _of_axes(sizes: Mapping[str, int], planes: int) -> tuple[Position, ...]:
-    return tuple(_position(number, sizes) for number in range(planes))
+def _of_axes(sizes: Mapping[str, int], planes: int) -> dict[int, Position]:
+    return {number: _position(number, sizes) for number in range(planes)}
 
 
 def _position(number: int, sizes: Mapping[str, int]) -> Position:

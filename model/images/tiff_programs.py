@@ -16,8 +16,7 @@ import tifffile
 
 from .channels import describe_channel
 from .limits import refuse
-from .ome_image import Position
-from .stack import Channel
+from .stack import Channel, Position, check_scene
 from .units import plausible_pixel_size, um_per_unit
 
 _MICRO_MANAGER = 51123
@@ -63,10 +62,26 @@ def is_micro_manager(tif: tifffile.TiffFile) -> bool:
     return _MICRO_MANAGER in tif.pages.first.tags
 
 
-def read_micro_manager_planes(
-    path: Path, pages: Sequence[Any]
-) -> tuple[tuple[Position, ...], Mapping[int, Channel]] | None:
-    """Read which time, channel and focal plane each plane is by its own tag; None where one does not tell.
+@dataclass(frozen=True)
+class MicroManagerPlanes:
+    """The planes of one scene.
+
+    Attributes
+    ----------
+    positions : mapping of int to (int, int, int)
+        (t, c, z) of each plane by its number in the file.
+    channels : mapping of int to Channel
+    scenes : int
+        Of how many stage positions the file has planes; other axes of NDTiff count as such.
+    """
+
+    positions: Mapping[int, Position]
+    channels: Mapping[int, Channel]
+    scenes: int
+
+
+def read_micro_manager_planes(path: Path, pages: Sequence[Any], scene: int) -> MicroManagerPlanes | None:
+    """Read which time, channel and focal plane each plane of a scene is by its own tag; None where one does not tell.
 
     Neither their order tells it, which is that of the acquisition, nor the index in the file, which an acquisition
     that was stopped lacks. tifffile's series would take in other files of the data set.
@@ -74,23 +89,25 @@ def read_micro_manager_planes(
     Raises
     ------
     UserError
-        Where they are of several stage positions, or two are the same.
+        Where two are the same.
     """
     stated = [page.tags.valueof(_MICRO_MANAGER) for page in pages]
     labels = [label for metadata in stated if isinstance(metadata, Mapping) and (label := _label(metadata))]
     if len(labels) < len(pages):
         return None
-    if len({repr(_place(metadata)) for metadata in stated}) > 1:
-        refuse(path, "planes of several stage positions", "one position a file")
+    places = [repr(_place(metadata)) for metadata in stated]
+    scenes = list(dict.fromkeys(places))
+    check_scene(path, scene, len(scenes))
     names = list(dict.fromkeys(c for _, c, _ in labels if isinstance(c, str)))
-    positions = tuple((t, names.index(c) if isinstance(c, str) else c, z) for t, c, z in labels)
-    if len(set(positions)) < len(positions):
+    positions, channels = {}, {}
+    for number, ((t, name, z), metadata) in enumerate(zip(labels, stated, strict=True)):
+        if places[number] == scenes[scene]:
+            c = names.index(name) if isinstance(name, str) else name
+            positions[number] = t, c, z
+            channels[c] = describe_channel(_text(metadata.get("Channel", name)))
+    if len(set(positions.values())) < len(positions):
         refuse(path, "two planes of the same time, channel and focal plane", "another one for each")
-    channels = {
-        c: describe_channel(_text(metadata.get("Channel", name)))
-        for (_, c, _), (_, name, _), metadata in zip(positions, labels, stated, strict=True)
-    }
-    return positions, channels
+    return MicroManagerPlanes(positions, channels, len(scenes))
 
 
 def _label(metadata: Mapping[str, Any]) -> tuple[int, int | str, int] | None:

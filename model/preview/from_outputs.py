@@ -17,7 +17,7 @@ def preview_image(job: CaseJob) -> PreviewImage:
     number = job.planes // 2
     t, z = job.output_position(number)
     stored_t, stored_z = job.selected.positions[number]
-    with open_stack(job.case.source) as stack:
+    with open_stack(job.case.source, job.case.scene) as stack:
         pixels = stack.read_plane(stored_t, job.selected.channel, stored_z)
     organelles, disagreement, recorded = {}, {}, dict[str, str]()
     for file in job.files:
@@ -44,7 +44,7 @@ def preview_image(job: CaseJob) -> PreviewImage:
     if job.planes > 1:
         metadata["shown plane"] = f"t {stored_t}, z {stored_z}"
     return PreviewImage(
-        title=job.case.name.removesuffix(".tiff"),
+        title=job.case.output_name.removesuffix(".tiff"),
         input=pixels,
         organelles={organelle: organelles[organelle] for organelle in Organelle},
         pixel_size_um=size,

@@ -1,0 +1,207 @@
+"""Leica's LIF, laid out as its describers say: every plane of every image, and what is wrong in one sentence."""
+
+import struct
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from model.errors import UserError
+from model.images.grey import to_grey
+from model.images.open_stack import open_stack
+from model.images.stack import Stack
+from model.labels import Modality
+
+SIZES = {"T": 2, "C": 2, "Z": 3, "M": 4, "Y": 40, "X": 36, "S": 3}
+DIMENSIONS = {"X": 1, "Y": 2, "Z": 3, "T": 4, "Λ": 9, "M": 10}
+CONTRASTS = ("FLUO", "TL-PH")
+
+
+class Series(NamedTuple):
+    """An image of a LIF file; `axes` are those of `pixels`."""
+
+    pixels: np.ndarray
+    axes: str
+    settings: Sequence[str] = CONTRASTS
+    unit: str = "m"
+
+
+def series(axes: str, dtype: Any = np.uint16, **options: Any) -> Series:
+    shape = [SIZES.get(axis, 2) for axis in axes]
+    high = 200 if dtype == np.uint8 else 60000
+    return Series(np.random.default_rng(len(axes)).integers(1, high, shape).astype(dtype), axes, **options)
+
+
+def write(path: Path, *images: Series) -> Path:
+    """Two-byte texts and blocks of memory, each behind a number that tells it."""
+    elements = "".join(_element(number, image) for number, image in enumerate(images))
+    header = (
+        '<LMSDataContainerHeader Version="2"><Element Name="project" UniqueID="p"><Data><Experiment Path=""/></Data>'
+        f'<Memory Size="0" MemoryBlockID="MemBlock_99"/><Children>{elements}</Children></Element>'
+        "</LMSDataContainerHeader>"
+    )
+    with path.open("wb") as file:
+        text = header.encode("utf-16-le")
+        file.write(struct.pack("<IIBI", 0x70, len(text) + 5, 0x2A, len(header)) + text)
+        for number, image in enumerate(images):
+            name, pixels = f"MemBlock_{number}", image.pixels.tobytes()
+            head = struct.pack("<IIBQBI", 0x70, 14 + 2 * len(name), 0x2A, len(pixels), 0x2A, len(name))
+            file.write(head + name.encode("utf-16-le") + pixels)
+    return path
+
+
+def _element(number: int, image: Series) -> str:
+    pixels, axes = image.pixels, image.axes
+    strides = dict(zip(axes, pixels.strides, strict=True))
+    step = {"m": 1e-7, "inch": 1e-7 / 0.0254, "px": 1.0}[image.unit]
+    dimensions = "".join(
+        f'<DimensionDescription DimID="{DIMENSIONS[axis]}" NumberOfElements="{length}" Origin="0" '
+        f'Length="{(length - 1) * (30 if axis == "T" else step)}" Unit="{"s" if axis == "T" else image.unit}" '
+        f'BitInc="0" BytesInc="{strides[axis]}"/>'
+        for axis, length in reversed(list(zip(axes, pixels.shape, strict=True)))
+        if axis in DIMENSIONS
+    )
+    stored = "S" if "S" in axes else "C"
+    channels = "".join(
+        f'<ChannelDescription DataType="{int(pixels.dtype.kind == "f")}" ChannelTag="{c + 1 if stored == "S" else 0}" '
+        f'Resolution="{8 * pixels.itemsize}" NameOfMeasuredQuantity="" Min="0" Max="1" Unit="" LUTName="LUT{c}" '
+        f'IsLUTInverted="0" BytesInc="{c * strides.get(stored, 0)}" BitInc="0"/>'
+        for c in range(SIZES[stored] if stored in axes else 1)
+    )
+    settings = "".join(f'<WideFieldChannelInfo ContrastingMethodName="{name}"/>' for name in image.settings)
+    return (
+        f'<Element Name="Series{number}" UniqueID="{number}"><Data><Image TextDescription=""><ImageDescription>'
+        f"<Channels>{channels}</Channels><Dimensions>{dimensions}</Dimensions></ImageDescription>"
+        f'<Attachment Name="HardwareSetting">{settings}</Attachment></Image></Data>'
+        f'<Memory Size="{pixels.nbytes}" MemoryBlockID="MemBlock_{number}"/></Element>'
+    )
+
+
+def assert_planes(stack: Stack, expected: np.ndarray, axes: str) -> None:
+    info = stack.info
+    lengths = dict(zip(axes, expected.shape, strict=True))
+    assert (info.times, len(info.channels), info.focal_planes) == tuple(lengths.get(axis, 1) for axis in "TCZ")
+    for t, c, z in product(range(info.times), range(len(info.channels)), range(info.focal_planes)):
+        plane = expected[tuple({"T": t, "C": c, "Z": z}[axis] for axis in axes if axis in "TCZ")]
+        np.testing.assert_array_equal(stack.read_plane(t, c, z), to_grey(plane))
+
+
+def refusal(path: Path, scene: int = 0) -> str:
+    with pytest.raises(UserError) as caught, open_stack(path, scene) as stack:
+        stack.read_plane(0, 0, 0)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("axes", ["TZCYX", "TCZYX", "ZCYX", "CYX", "TZYX", "YX"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_plane(tmp_path: Path, axes: str, dtype: Any) -> None:
+    image = series(axes, dtype)
+    with open_stack(write(tmp_path / "a.lif", image)) as stack:
+        assert_planes(stack, image.pixels, axes)
+        info = stack.info
+        assert (info.scenes, info.pixel_size_um, info.z_step_um, info.time_increment_s) == (
+            1,
+            (0.1, 0.1),
+            0.1 if "Z" in axes else None,
+            30.0 if "T" in axes else None,
+        )
+        if "C" in axes:
+            described = [(c.name, c.modality, c.transmitted) for c in info.channels]
+            assert described == [("LUT0", None, False), ("LUT1", Modality.PC, True)]
+        assert len(info.warnings) == (dtype == np.float32)
+
+
+def test_images_and_tiles_are_scenes(tmp_path: Path) -> None:
+    images = [series("ZCYX"), series("MCYX"), series("YX", np.uint8)]
+    path = write(tmp_path / "a.lif", *images)
+    expected = [(images[0].pixels, "ZCYX"), *((tile, "CYX") for tile in images[1].pixels), (images[2].pixels, "YX")]
+    for scene, (pixels, axes) in enumerate(expected):
+        with open_stack(path, scene) as stack:
+            assert stack.info.scenes == 6
+            assert_planes(stack, pixels, axes)
+    assert "found no scene 6, expected an index of 0 to 5" in refusal(path, 6)
+
+
+def test_colours_become_grey(tmp_path: Path) -> None:
+    image = series("YXS", np.uint8)
+    with open_stack(write(tmp_path / "a.lif", image)) as stack:
+        np.testing.assert_array_equal(stack.read_plane(0, 0, 0), to_grey(image.pixels))
+        assert stack.info.warnings == ("its colours are taken as grey (luminance)",)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "transmitted", "modality"),
+    [
+        ("TL-BF", True, Modality.BF), ("BF", True, Modality.BF), ("TL-PH", True, Modality.PC),
+        ("TL-DIC", True, Modality.DIC), ("TL-POL", True, None), ("FLUO", False, None), ("", None, None),
+    ],
+)  # fmt: skip
+def test_channels_by_their_contrast(
+    tmp_path: Path, contrast: str, transmitted: bool | None, modality: Modality | None
+) -> None:
+    with open_stack(write(tmp_path / "a.lif", series("YX", settings=[contrast]))) as stack:
+        assert (stack.info.channels[0].transmitted, stack.info.channels[0].modality) == (transmitted, modality)
+
+
+def test_settings_of_other_channels_tell_nothing(tmp_path: Path) -> None:
+    with open_stack(write(tmp_path / "a.lif", series("CYX", settings=["TL-BF"]))) as stack:
+        assert [(channel.name, channel.transmitted) for channel in stack.info.channels] == [
+            ("LUT0", None),
+            ("LUT1", None),
+        ]
+
+
+@pytest.mark.parametrize(("unit", "size"), [("inch", (0.1, 0.1)), ("px", None)])
+def test_units(tmp_path: Path, unit: str, size: Any) -> None:
+    with open_stack(write(tmp_path / "a.lif", series("YX", unit=unit))) as stack:
+        assert stack.info.pixel_size_um == size
+        assert stack.info.warnings == (() if size else ("its pixel size is missing or not one of a light microscope",))
+
+
+def test_an_image_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.lif", series("ΛYX"), series("YX"))
+    assert "found axes ΛYX in image 'Series0', expected times, channels, focal planes, rows" in refusal(path)
+    with open_stack(path, 1) as stack:
+        assert stack.read_plane(0, 0, 0).any()
+
+
+@pytest.mark.parametrize("kept", [0, 3, 10, 100, 1000, 0.5, 0.99])
+def test_a_truncated_file_is_one_sentence(tmp_path: Path, kept: float) -> None:
+    path = write(tmp_path / "a.lif", series("CYX"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
+    assert "empty file" in refusal(path) if kept == 0 else "damaged" in refusal(path)
+
+
+def test_damaged_bytes_are_read_or_one_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.lif", series("CYX"))
+    whole, random = path.read_bytes(), np.random.default_rng(3)
+    header = len(whole) - series("CYX").pixels.nbytes
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[2 * random.integers(header // 2)] = random.integers(32, 127)  # a letter of the XML, mostly
+        path.write_bytes(damaged)
+        try:
+            with open_stack(path) as stack:
+                for t, z in stack.info.positions(0):
+                    stack.read_plane(t, 0, z)
+        except UserError as error:
+            assert str(path) in str(error)
+
+
+def test_files_that_lead_to_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.lif"
+    path.write_text(
+        '<?xml version="1.0"?><LMSDataContainerHeader Version="2"><Element Name="a"/></LMSDataContainerHeader>'
+    )
+    assert "a.lif: found" in refusal(path)
+
+
+def test_without_the_package_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "liffile", None)
+    assert 'pip install "in-silico-labelling[lif]"' in refusal(write(tmp_path / "a.lif", series("YX")))
