@@ -24,7 +24,7 @@ from .case_job import CaseJob, open_job
 from .device_pool import DevicePool
 from .disagreement import disagreement, disagreement_map
 from .images.open_stack import open_stack
-from .images.stack import Stack
+from .images.stack import SceneError, Stack
 from .outputs import Content, OutputFile, former_outputs, output_files, remove_output, write_output
 from .plan import NetworkInputs, NetworkOutputs
 from .predictor import Predictor
@@ -211,11 +211,14 @@ class _Batch:
                 else:
                     self.put_off.append(case)
                 return
-            with open_stack(case.source) as stack:
-                scenes = case.of_scenes(stack.info.scenes, self.options.selection.scene)
-                if scenes == [case]:
-                    yield from self._read_planes(case, stack)
-                    return
+            try:
+                with open_stack(case.source) as stack:
+                    scenes = case.of_scenes(stack.info.scenes, self.options.selection.scene)
+                    if scenes == [case]:
+                        yield from self._read_planes(case, stack)
+                        return
+            except SceneError as error:  # the first one is wrong
+                scenes = case.of_scenes(error.scenes, self.options.selection.scene)
         except Exception as error:  # whatever is wrong with one image must not affect the others
             yield _failed(case, error)
             return

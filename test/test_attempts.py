@@ -18,10 +18,10 @@ KILLER = """
 import os, signal
 from model import batch
 open_stack = batch.open_stack
-def deadly(path):
+def deadly(path, scene=None):
     if path.name.startswith("killer"):
         os.kill(os.getpid(), signal.SIGKILL)
-    return open_stack(path)
+    return open_stack(path, scene)
 batch.open_stack = deadly
 from model.command_line import main
 raise SystemExit(main())

@@ -10,11 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from model.batch import Status, predict_cases
+from model.batch_options import BatchOptions
+from model.discovery import discover
 from model.errors import UserError
 from model.images.grey import to_grey
 from model.images.open_stack import open_stack
 from model.images.stack import Stack
 from model.labels import Modality
+from model.predictor import Predictor
+from model.settings import InferenceSettings
 
 SIZES = {"T": 2, "C": 2, "Z": 3, "M": 4, "Y": 40, "X": 36, "S": 3}
 DIMENSIONS = {"X": 1, "Y": 2, "Z": 3, "T": 4, "Λ": 9, "M": 10}
@@ -162,11 +167,28 @@ def test_units(tmp_path: Path, unit: str, size: Any) -> None:
         assert stack.info.warnings == (() if size else ("its pixel size is missing or not one of a light microscope",))
 
 
-def test_an_image_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.lif", series("ΛYX"), series("YX"))
+def test_an_image_that_cannot_be_read_costs_no_other(tmp_path: Path, resources: Path) -> None:
+    path = tmp_path / "in/a.lif"
+    path.parent.mkdir()
+    write(path, series("ΛYX"), series("YX", settings=["TL-BF"]))
     assert "found axes ΛYX in image 'Series0', expected times, channels, focal planes, rows" in refusal(path)
     with open_stack(path, 1) as stack:
         assert stack.read_plane(0, 0, 0).any()
+    cases = discover(path.parent, tmp_path / "out")
+    settings = InferenceSettings(overlap=0, rotations=1)
+    with Predictor.open(resources, device="cpu", settings=settings) as predictor:
+        failed, predicted = predict_cases(cases, [predictor], BatchOptions())
+    assert (failed.status, failed.case.title) == (Status.FAILED, "a.lif, scene 0") and "ΛYX" in str(failed.error)
+    assert (predicted.status, predicted.case.title) == (Status.PREDICTED, "a.lif, scene 1")
+
+
+def test_rows_with_bytes_between_them_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.lif", series("YXS", np.uint8))
+    content = path.read_bytes()
+    stride = 'BytesInc="108"'.encode("utf-16-le")
+    assert content.count(stride) == 1
+    path.write_bytes(content.replace(stride, 'BytesInc="111"'.encode("utf-16-le")))
+    assert "found rows with bytes between them in image 'Series0'" in refusal(path)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 10, 100, 1000, 0.5, 0.99])

@@ -4,7 +4,7 @@ The tiles of a scene are put together as they were recorded, overlaps and all; p
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from ..errors import UserError
 from .grey import conversion_warnings, to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
 from .ome_image import channel_of
-from .stack import Channel, StackInfo, check_index, check_scene, in_grid
+from .stack import Channel, StackInfo, check_index, describing_scene, in_grid
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
 
 _PIXEL_TYPES = {
@@ -94,8 +94,11 @@ class CziStack:
     def _describe(self, path: Path, scene: int) -> StackInfo:
         blocks = self._blocks()
         scenes = sorted({block.get("S", 0) for block in blocks})
-        check_scene(path, scene, len(scenes))
-        mine = [block for block in blocks if block.get("S", 0) == scenes[scene]]
+        with describing_scene(path, scene, len(scenes)):
+            return self._describe_scene(path, blocks, scenes[scene], len(scenes))
+
+    def _describe_scene(self, path: Path, blocks: Sequence[Mapping[str, int]], scene: int, scenes: int) -> StackInfo:
+        mine = [block for block in blocks if block.get("S", 0) == scene]
         self._scene = mine[0].get("S")
         self._rectangle = _rectangle(self._document, self._scene)
         for axis in set().union(*mine) - set("TCZS"):
@@ -122,7 +125,7 @@ class CziStack:
             z_step_um=_z_step(root),
             time_increment_s=_positive(root.findtext(_INTERVAL)),
             warnings=tuple(dict.fromkeys(warnings)),
-            scenes=len(scenes),
+            scenes=scenes,
         )
 
     def _blocks(self) -> list[dict[str, int]]:

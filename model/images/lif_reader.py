@@ -13,7 +13,7 @@ from ..errors import UserError
 from .channels import describe_channel
 from .grey import conversion_warnings, is_convertible, to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
-from .stack import Channel, StackInfo, check_index, check_scene
+from .stack import Channel, StackInfo, check_index, describing_scene
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size, um_per_unit
 
 # What liffile has to say of strange files is said by UserError; without this it lands on stderr as well.
@@ -67,9 +67,9 @@ class LifStack:
         tiles = [(image, tile) for image in file.images if not image.is_flim for tile in range(_tiles(image))]
         if not tiles:
             refuse(path, "no image")
-        check_scene(path, scene, len(tiles))
-        self._image, self._tile = tiles[scene]
-        self.info = self._describe(path, len(tiles))
+        with describing_scene(path, scene, len(tiles)):
+            self._image, self._tile = tiles[scene]
+            self.info = self._describe(path, len(tiles))
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
         """Read one plane (Y, X)."""
@@ -100,11 +100,14 @@ class LifStack:
         image = self._image
         sizes = _sizes(image)
         others = {axis: n for axis, n in sizes.items() if axis not in ("Y", "X", "S", _TILE, *_AXES) and n > 1}
-        if others or not {"Y", "X"} <= sizes.keys():
-            axes = "".join(sizes)
+        axes = "".join(sizes)
+        if others or not axes.removesuffix("S").endswith("YX"):
             refuse(path, f"axes {axes} in image {image.name!r}", "times, channels, focal planes, rows and columns")
         shape, samples = (sizes["Y"], sizes["X"]), sizes.get("S", 1)
         dtype = np.dtype(image.dtype)
+        rows = _dimension(image.xml_element, "Y")
+        if rows is None or int(rows.get("BytesInc", 0)) != shape[1] * samples * dtype.itemsize:
+            refuse(path, f"rows with bytes between them in image {image.name!r}", "rows one behind the other")
         if samples not in (1, 3, 4) or not is_convertible(dtype):
             refuse(path, f"pixels of {samples} values of type {dtype} in image {image.name!r}")
         check_claimed_size(path, *shape, dtype.itemsize * samples, of="a plane")

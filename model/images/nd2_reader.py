@@ -11,7 +11,7 @@ from ..errors import UserError
 from .channels import describe_channel
 from .grey import to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
-from .stack import Channel, StackInfo, check_index, check_scene
+from .stack import Channel, StackInfo, check_index, describing_scene
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
 
 _CONTRASTS = {"brightfield": "brightfield", "phaseContrast": "phase", "diContrast": "dic"}
@@ -129,13 +129,14 @@ def _frames(path: Path, file: Any, scene: int, warnings: list[str]) -> tuple[dic
     described, recorded = file.loop_indices, file.attributes.sequenceCount
     numbered = [tuple(at.get(axis, 0) for axis in "PTZ") for at in described[:recorded]]
     scenes = 1 + max((p for p, _, _ in numbered), default=0)
-    check_scene(path, scene, scenes)
     frames = {(t, z): number for number, (p, t, z) in enumerate(numbered) if p == scene}
     whole = [t for t in range(counts["T"]) if all((t, z) in frames for z in range(counts["Z"]))]
-    if len(described) != math.prod(counts.values()) or not whole or (recorded > 1 and len(described) == 1):
-        of = f" of {counts['P']} positions" if counts["P"] > 1 else ""
-        found = f"{recorded} frames, described as {counts['T']} times and {counts['Z']} focal planes{of}"
-        refuse(path, found, "a frame for each time and focal plane")
+    understood = len(described) == math.prod(counts.values()) and not (recorded > 1 and len(described) == 1)
+    with describing_scene(path, scene, scenes):
+        if not whole or not understood:
+            of = f" of {counts['P']} positions" if counts["P"] > 1 else ""
+            found = f"{recorded} frames, described as {counts['T']} times and {counts['Z']} focal planes{of}"
+            refuse(path, found, "a frame for each time and focal plane")
     if scenes < counts["P"]:
         warnings.append(f"{counts['P'] - scenes} of its {counts['P']} positions lack planes and are left out")
     if len(whole) < counts["T"]:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from .limits import refuse
 from .ome_image import OmeImage, OmeMetadata, PlaneLocation, channel_of, children
-from .stack import Channel, Position, check_scene
+from .stack import Channel, Position, describing_scene
 
 PROVENANCE_NAMESPACE = "in-silico-labelling/provenance"
 
@@ -158,11 +158,12 @@ def read_stack_metadata(
         )
     if any(images_of[number] > 1 for number in directories):
         refuse(path, f"OME-XML that describes a plane as part of several of its {len(found)} images", "one for each")
-    check_scene(path, scene, len(found))
-    image, positions = found[scene]
-    positions = {number: positions[at] for number, at in enumerate(directories) if at in positions}
-    if len(set(positions.values())) < len(positions):
-        refuse(path, "OME-XML that describes two planes as the same", "another time, channel or focal plane for each")
+    with describing_scene(path, scene, len(found)):
+        image, positions = found[scene]
+        positions = {number: positions[at] for number, at in enumerate(directories) if at in positions}
+        if len(set(positions.values())) < len(positions):
+            expected = "another time, channel or focal plane for each"
+            refuse(path, "OME-XML that describes two planes as the same", expected)
     warnings: list[str] = []
     size, states_size = image.pixel_size(shape, warnings)
     attributes = dict(enumerate(image.channels[: image.sizes["C"]]))

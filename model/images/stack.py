@@ -1,6 +1,7 @@
 """Files of many planes: times, channels, focal planes; each plane is read when it is asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..labels import Modality
 from .limits import refuse
 
@@ -122,6 +124,34 @@ class OutputChannel:
     name: str
     colour: str
     display_range: tuple[int, int]
+
+
+class SceneError(UserError):
+    """One of the `scenes` of a file cannot be read; the others may be."""
+
+    def __init__(self, reason: str, scenes: int) -> None:
+        super().__init__(reason)
+        self.scenes = scenes
+
+
+@contextmanager
+def describing_scene(path: Path, scene: int, scenes: int) -> Iterator[None]:
+    """Check that a file has a scene, and tell what is wrong with it apart from what is wrong with the file.
+
+    Raises
+    ------
+    UserError
+        Where there is no such scene, or the only one is wrong.
+    SceneError
+        Where one of several is wrong.
+    """
+    check_scene(path, scene, scenes)
+    try:
+        yield
+    except UserError as error:
+        if scenes == 1:
+            raise
+        raise SceneError(str(error), scenes) from error
 
 
 def check_index(info: StackInfo, t: int, c: int, z: int) -> None:

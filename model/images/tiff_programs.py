@@ -16,7 +16,7 @@ import tifffile
 
 from .channels import describe_channel
 from .limits import refuse
-from .stack import Channel, Position, check_scene
+from .stack import Channel, Position, describing_scene
 from .units import plausible_pixel_size, um_per_unit
 
 _MICRO_MANAGER = 51123
@@ -97,16 +97,16 @@ def read_micro_manager_planes(path: Path, pages: Sequence[Any], scene: int) -> M
         return None
     places = [repr(_place(metadata)) for metadata in stated]
     scenes = list(dict.fromkeys(places))
-    check_scene(path, scene, len(scenes))
     names = list(dict.fromkeys(c for _, c, _ in labels if isinstance(c, str)))
     positions, channels = {}, {}
-    for number, ((t, name, z), metadata) in enumerate(zip(labels, stated, strict=True)):
-        if places[number] == scenes[scene]:
-            c = names.index(name) if isinstance(name, str) else name
-            positions[number] = t, c, z
-            channels[c] = describe_channel(_text(metadata.get("Channel", name)))
-    if len(set(positions.values())) < len(positions):
-        refuse(path, "two planes of the same time, channel and focal plane", "another one for each")
+    with describing_scene(path, scene, len(scenes)):
+        for number, ((t, name, z), metadata) in enumerate(zip(labels, stated, strict=True)):
+            if places[number] == scenes[scene]:
+                c = names.index(name) if isinstance(name, str) else name
+                positions[number] = t, c, z
+                channels[c] = describe_channel(_text(metadata.get("Channel", name)))
+        if len(set(positions.values())) < len(positions):
+            refuse(path, "two planes of the same time, channel and focal plane", "another one for each")
     return MicroManagerPlanes(positions, channels, len(scenes))
 
 
