@@ -29,6 +29,7 @@ from model.commands import (
 )
 from model.errors import UserError
 from training.exclusive import one_at_a_time
+from training.scan import scan
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ def find_data(scale: Scale, runs: Path, options: argparse.Namespace) -> Data:
         return prepare(scale.simulation, runs / "data", options.jobs)
     if options.data is None or options.test is None:
         raise UserError(f"--scale {options.scale} is given without --data and --test, expected folders of real data.")
+    for folder in (options.data, options.test):
+        if not scan([folder]).fields:  # said before a training of hours, not after it
+            raise UserError(f"{folder}: found no image with a label, expected the challenge's layout.")
     return Data(options.data, options.test, options.test)
 
 

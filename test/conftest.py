@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from containers import Dish
 from identity import Identity
+from stacks import predicted_stack
 
 import model.predictor
 from model import checkpoint
@@ -77,6 +79,12 @@ def logging_as_before() -> Iterator[None]:
 def resources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to predict from; read it, never change it."""
     return write_resources(tmp_path_factory.mktemp("resources"))
+
+
+@pytest.fixture(scope="session")
+def expected(resources: Path) -> dict[Organelle, np.ndarray]:
+    """What becomes of the planes of `stacks.STACK`; read it, never change it."""
+    return predicted_stack(resources)
 
 
 @pytest.fixture

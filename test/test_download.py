@@ -23,6 +23,7 @@ from training import download
 from training.archive import STUDIES, Choice, read_file_list, read_names
 from training.exclusive import one_at_a_time
 from training.scan import scan
+from training.transfer import Client, TransferError
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LISTS = ROOT.parent / "shared" / "lmc-filelists"
@@ -469,3 +470,12 @@ def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
     return zip(starts, ends, strict=True)
+
+
+def test_what_is_tried_again_after_a_wait_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    client = Client(1, lambda seconds: False)
+    with pytest.raises(TransferError, match="the connection failed"):
+        client.fetch("http://127.0.0.1:9/a", tmp_path / "a", retry=Retry(total=3, backoff_factor=1.0))
+    said = [record.getMessage() for record in caplog.records]
+    assert [message.rpartition("; ")[2] for message in said] == ["trying again in 2 s.", "trying again in 4 s."]
+    assert all(message.startswith("http://127.0.0.1:9/a: the connection failed") for message in said)

@@ -248,10 +248,22 @@ def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> Non
             "huge: there is no such file in scales, expected one of full, medium, small, tiny.",
         ),
         (["gan", "--scale", "full"], "--scale full is given without --data and --test"),
-        (["focus", "--scale", "full", "--data", "data", "--test", "test"], "test: has no focus.csv, expected one"),
+        (["focus", "--scale", "full", "--data", "data", "--test", "data"], "data: has no focus.csv, expected one"),
+        (["gan", "--scale", "full", "--data", "data", "--test", "none"], "none: no such folder, expected a data set"),
+        (["gan", "--scale", "full", "--data", "bare", "--test", "data"], "bare: found no image with a label"),
     ],
 )
-def test_wrong_calls(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_calls(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("data/image_1_BF_z0.ome.tiff", "data/image_1_Nucleus.ome.tiff", "bare/image_1_BF_z0.ome.tiff"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
     assert command_line.main([*arguments, "--output", str(tmp_path)]) == NOT_BEGUN
     assert message in capsys.readouterr().err
 

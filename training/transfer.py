@@ -4,6 +4,7 @@ Bytes go to ``NAME.part`` beside the file, which takes its name when its size is
 or of a later one, asks for the bytes that are missing (``Range``, RFC 9110, section 14).
 """
 
+import logging
 import os
 import re
 import threading
@@ -29,6 +30,9 @@ TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 
 _CHUNK = 1 << 16  # bytes
+_LOGGED_WAIT_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class TransferError(UserError):
@@ -122,6 +126,8 @@ class Client:
                     kind = RefusedError if isinstance(failure, _WrongLengthError) else TransferError
                     raise kind(f"{url}: {failure}.") from failure
                 delay_s = _asked_wait(retry, failure.retry_after) or retry.get_backoff_time()
+                if delay_s >= _LOGGED_WAIT_S:
+                    log.warning("%s: %s; trying again in %.0f s.", url, failure, delay_s)
             if self._wait(delay_s):
                 raise StoppedError(f"{url}: stopped.")
         with part.open("rb") as file:
