@@ -135,7 +135,7 @@ def _try_lock(marker: IO[str]) -> bool:
 
 
 def _path(case: Case) -> Path:
-    return case.output / _FOLDER / hashlib.sha256(case.name.encode(errors="surrogateescape")).hexdigest()[:32]
+    return case.output / _FOLDER / hashlib.sha256(case.output_name.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def _count(marker: IO[str]) -> int:

@@ -23,6 +23,8 @@ from .case import Case
 from .case_job import CaseJob, open_job
 from .device_pool import DevicePool
 from .disagreement import disagreement, disagreement_map
+from .discovery import refuse_equal_outputs
+from .errors import SelectionError
 from .images.open_stack import open_stack
 from .images.stack import SceneError, Stack
 from .outputs import Content, OutputFile, former_outputs, output_files, remove_output, write_output
@@ -211,26 +213,29 @@ class _Batch:
                 else:
                     self.put_off.append(case)
                 return
-            try:
-                with open_stack(case.source) as stack:
-                    scenes = case.of_scenes(stack.info.scenes, self.options.selection.scene)
-                    if scenes == [case]:
-                        yield from self._read_planes(case, stack)
-                        return
-            except SceneError as error:  # the first one is wrong
-                scenes = case.of_scenes(error.scenes, self.options.selection.scene)
+            scenes = yield from self._read_open(case)
         except Exception as error:  # whatever is wrong with one image must not affect the others
-            yield _failed(case, error)
+            yield Step(None, CaseEnd(case, Status.FAILED, Status.FAILED.value, error=error))
             return
+        if scenes:
+            self.attempts.end(case)
         for scene in scenes:
-            yield from self._read_scene(scene)
+            yield from self._read(scene, alone)
 
-    def _read_scene(self, case: Case) -> Iterator[Step]:
+    def _read_open(self, case: Case) -> Generator[Step, None, list[Case]]:
+        """Read the planes of a case, unless its file turns out to hold several scenes: their cases are returned."""
+        wanted = self.options.selection.scene
         try:
             with open_stack(case.source, case.scene) as stack:
-                yield from self._read_planes(case, stack)
-        except Exception as error:
-            yield _failed(case, error)
+                scenes = [] if case.scene is not None else case.of_scenes(stack.info.scenes, wanted)
+                if not scenes:
+                    yield from self._read_planes(case, stack)
+        except SceneError as error:  # the first one is wrong; the others may be read
+            if case.scene is not None:
+                raise
+            scenes = case.of_scenes(error.scenes, wanted)
+        refuse_equal_outputs(scenes)
+        return scenes
 
     def _read_planes(self, case: Case, stack: Stack) -> Iterator[Step]:
         job = open_job(case, stack, self.planner, self.options)
@@ -271,7 +276,7 @@ class _Batch:
             return
         try:
             _keep_plane(plane, outputs)
-            self.attempts.progressed(plane.job.case.whole_file)
+            self.attempts.progressed(plane.job.case)
         except Exception as error:
             plane.job.error = error
 
@@ -285,6 +290,8 @@ class _Batch:
                 raise error
             if job is not None and end.status is Status.PREDICTED:
                 _write(job)
+        except SelectionError:
+            raise
         except Exception:
             outputs = self.options.outputs
             _remove_outputs([*output_files(end.case, outputs), *former_outputs(end.case, outputs)])
@@ -293,13 +300,8 @@ class _Batch:
     def _outcome(self, pending: PendingWrite) -> Outcome:
         """Wait for the writer."""
         outcome = pending.outcome()
-        if pending.end.case.ends_file:
-            self.attempts.end(pending.end.case.whole_file)
+        self.attempts.end(pending.end.case)
         return outcome
-
-
-def _failed(case: Case, error: Exception) -> Step:
-    return Step(None, CaseEnd(case, Status.FAILED, Status.FAILED.value, error=error))
 
 
 def _note_plane(plane: PlaneRead, predicted: PlanePredicted) -> None:

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .commands import one_line
-from .errors import UserError
+from .errors import SelectionError, UserError
 from .grand_challenge import output_folder
 from .images.stack import check_scene
 from .labels import Organelle
-from .naming import is_input, prediction_filename
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,8 @@ class Case:
         The file's name before the upload, where the platform states it.
     scene : int or None
         Which scene of a file of several, from 0: a stage position, or a series.
-    ends_file : bool
-        Whether no other case comes from the same file after this one.
+    scenes : int
+        How many cases come from the same file.
     """
 
     source: Path
@@ -36,7 +35,7 @@ class Case:
     output: Path
     original_name: str | None = None
     scene: int | None = None
-    ends_file: bool = True
+    scenes: int = 1
 
     @property
     def output_name(self) -> str:
@@ -63,33 +62,19 @@ class Case:
     @property
     def whole_file(self) -> "Case":
         """The case of the file, before it was known to hold several scenes."""
-        return replace(self, scene=None, ends_file=True)
+        return replace(self, scene=None, scenes=1)
 
     def of_scenes(self, scenes: int, wanted: int | None) -> list["Case"]:
-        """Make a case of each scene of a file; the case itself where there is but one.
-
-        Parameters
-        ----------
-        scenes : int
-            How many the file holds.
-        wanted : int or None
-            The only one to take.
+        """Make a case of each scene of a file, or of the only one that is wanted; none where it holds but one.
 
         Raises
         ------
-        UserError
-            Where there is no such scene, or another image beside the file is predicted into the same output.
+        SelectionError
+            Where there is no such scene.
         """
-        check_scene(self.source, wanted or 0, scenes)
-        if scenes == 1:
-            return [self]
+        try:
+            check_scene(self.source, wanted or 0, scenes)
+        except UserError as error:
+            raise SelectionError(str(error)) from error
         numbers = range(scenes) if wanted is None else [wanted]
-        cases = [replace(self, scene=number, ends_file=number == numbers[-1]) for number in numbers]
-        outputs = {os.path.basename(case.output_name) for case in cases}
-        for beside in os.listdir(self.source.parent):
-            if is_input(beside) and prediction_filename(beside) in outputs:
-                raise UserError(
-                    f"{self.source}: found {beside} beside it, which is predicted into the same file as one of its "
-                    f"{scenes} scenes, expected another name."
-                )
-        return cases
+        return [] if scenes == 1 else [replace(self, scene=number, scenes=len(numbers)) for number in numbers]

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from .batch_options import BatchOptions
 from .case import Case
+from .commands import one_line
 from .discovery import is_prediction
 from .errors import UserError
 from .files import content_sha256
@@ -138,7 +139,9 @@ def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptio
     plan = plan.with_provenance(input_sha256=content_sha256(case.source))
     message = f"{info.shape[0]} x {info.shape[1]} px, {modality or 'unknown modality'}"
     if case.scene is not None:
-        plan = plan.with_provenance(scene=str(case.scene))
+        name = one_line(info.scene_name or "")
+        plan = plan.with_provenance(scene=f"{case.scene} ({name})" if name else str(case.scene))
+        message = f"{name}, {message}" if name else message
     if len(info.channels) * info.times * info.focal_planes > 1:
         plan = plan.with_provenance(channel=channel_title(info, channel), planes=selected.title)
         message += f", channel {channel_title(info, channel)}, {selected.title}"

@@ -7,11 +7,13 @@ warnings and errors to stderr; its last line says what went wrong. Exit code: 0 
 
 import argparse
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -50,11 +52,10 @@ Engine = Callable[[Cases, argparse.Namespace], AbstractContextManager[Iterable[O
 class Summary:
     """What became of a folder: how many images by status, one sentence for each that failed, and of the preview.
 
-    Of a file with several scenes each is an image; `files` counts the files that are done.
+    Of a file with several scenes each is an image.
     """
 
     counts: Counter[Status] = field(default_factory=Counter)
-    files: int = 0
     failures: list[str] = field(default_factory=list)
     preview_failure: str | None = None
 
@@ -182,11 +183,11 @@ def log_networks(predictor: Predictor, options: argparse.Namespace, where: str) 
 
 def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Namespace) -> Summary:
     """Log one line for each image as it is done, and write the preview that is asked for."""
-    summary = Summary()
+    summary, files = Summary(), Fraction()
     preview = PreviewWriter(options.output / preview_folder(options)) if options.preview else None
     for outcome in outcomes:
         summary.counts[outcome.status] += 1
-        summary.files += outcome.case.ends_file
+        files += Fraction(1, outcome.case.scenes)
         if outcome.error is not None:
             message, source = one_sentence(outcome.error), outcome.case.source
             named = one_line(source.name) in message and outcome.case.scene is None
@@ -196,7 +197,7 @@ def log_outcomes(outcomes: Iterable[Outcome], total: int, options: argparse.Name
         elif preview is not None and outcome.job is not None and not summary.preview_failure:
             with _noting_preview_failure(summary):
                 preview.add(preview_image(outcome.job))
-        position = f"[{summary.files + (not outcome.case.ends_file)}/{total}]"
+        position = f"[{math.ceil(files)}/{total}]"
         log.info("%s %s: %s, %.1f s", position, outcome.case.title, outcome.message, outcome.seconds)
     if preview is not None and not summary.preview_failure:
         with _noting_preview_failure(summary):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePath
 
 from .case import Case
-from .errors import UserError
+from .errors import SelectionError, UserError
 from .grand_challenge import OUTPUT_FOLDERS, input_folder, original_names, output_folder
 from .images.ome_zarr_collection import GROUP_FILES, images_within
 from .images.open_stack import open_stack
@@ -231,6 +231,18 @@ def case_name(relative: str) -> str:
     if ".zarr" in parent.lower():
         parent = os.sep.join(stem(part) if part.lower().endswith(".zarr") else part for part in parent.split(os.sep))
     return os.path.join(parent, prediction_filename(name))
+
+
+def refuse_equal_outputs(scenes: Sequence[Case]) -> None:
+    """Refuse scenes of a file if another image beside it is predicted into the same output. Raises SelectionError."""
+    outputs = {os.path.basename(case.output_name) for case in scenes}
+    beside = os.listdir(scenes[0].source.parent) if scenes else []
+    for name in sorted(name for name in beside if is_input(name) and prediction_filename(name) in outputs):
+        if not _is_prediction_file(scenes[0].source.parent / name):
+            raise SelectionError(
+                f"{scenes[0].source}: found {name} beside it, which is predicted into the same file as one of its "
+                f"{scenes[0].scenes} scenes, expected another name."
+            )
 
 
 def _one_per_output(cases: Sequence[Case]) -> list[Case]:

@@ -1,5 +1,6 @@
 """Zeiss's CZI, written by Zeiss's own package: every plane of every scene, and what is wrong in one sentence."""
 
+import struct
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -71,6 +72,60 @@ def test_tiles_of_a_scene_are_one_plane(tmp_path: Path) -> None:
         assert stack.info.channels[0].name is None and "its pixel size is missing" in stack.info.warnings[0]
 
 
+def write_tiles(path: Path, planes: dict[tuple[int, int], list[int]]) -> Path:
+    """Planes (t, c) of 2 x 2 tiles each, of which those are written that are listed."""
+    with czi.create_czi(str(path)) as document:
+        for (t, c), tiles in planes.items():
+            for tile in tiles:
+                y, x = divmod(tile, 2)
+                piece = np.ascontiguousarray(STACK[t, c, 0, 20 * y : 20 * y + 20, 18 * x : 18 * x + 18])
+                document.write(piece, plane={"T": t, "C": c}, location=(18 * x, 20 * y))
+    return path
+
+
+def test_planes_that_lack_tiles_are_left_out(tmp_path: Path) -> None:
+    path = write_tiles(tmp_path / "a.czi", {(0, 0): [0, 1, 2, 3], (1, 0): [0, 1, 2]})
+    with open_stack(path) as stack:
+        assert stack.info.times == 1 and "1 of its 2 planes lack tiles and are left out" in stack.info.warnings
+        np.testing.assert_array_equal(stack.read_plane(0, 0, 0), STACK[0, 0, 0])
+
+
+def test_a_channel_with_fewer_tiles_is_warned_of(tmp_path: Path) -> None:
+    with open_stack(write_tiles(tmp_path / "a.czi", {(0, 0): [0, 1, 2, 3], (0, 1): [0, 3]})) as stack:
+        assert "its channel 1 has tiles for a part of the image only, and 0 elsewhere" in stack.info.warnings
+        assert not stack.read_plane(0, 1, 0)[:20, 18:].any()
+
+
+def test_scenes_and_channels_are_counted_as_they_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "a.czi"
+    with czi.create_czi(str(path)) as document:
+        for scene in (2, 5):
+            document.write(STACK[0, 0, scene % 3], plane={"C": 1}, scene=scene, location=(100 * scene, 0))
+        document.write_metadata("name", channel_names={0: "DAPI", 1: "TL Phase"}, scale_x=1e-7, scale_y=1e-7)
+    for number, scene in enumerate((2, 5)):
+        with open_stack(path, number) as stack:
+            assert (stack.info.scenes, stack.info.channels[0].modality) == (2, Modality.PC)
+            np.testing.assert_array_equal(stack.read_plane(0, 0, 0), STACK[0, 0, scene % 3])
+
+
+@pytest.mark.parametrize("dimensions", [-1, 2**31 - 1, 10_000])
+def test_a_directory_that_leads_beyond_itself_ends_no_process(tmp_path: Path, dimensions: int) -> None:
+    path = write(tmp_path / "a.czi")
+    content = bytearray(path.read_bytes())
+    content[(at := content.index(b"DV", content.index(b"ZISRAWDIRECTORY")) + 28) : at + 4] = struct.pack(
+        "<i", dimensions
+    )
+    path.write_bytes(content)
+    assert "damaged or truncated CZI" in refusal(path)
+
+
+def test_a_file_without_an_image_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.czi"
+    with czi.create_czi(str(path)) as document:
+        document.write_metadata("name")
+    assert "found no image" in refusal(path)
+
+
 def test_planes_that_were_not_recorded_are_not_black(tmp_path: Path) -> None:
     kept = [(t, c, z) for t, c, z in ALL if (t, z) != (1, 2)]
     with open_stack(write(tmp_path / "a.czi", planes=kept)) as stack:
@@ -119,9 +174,9 @@ def test_an_axis_that_is_no_time_channel_or_focal_plane_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.czi")  # the writing package knows no other axes
-    blocks = [{"T": 0, "C": 0, "Z": 0, "S": 0, "H": phase} for phase in range(5)]
-    monkeypatch.setattr(czi_reader.CziStack, "_blocks", lambda stack: blocks)
-    assert "found an axis H of 5, expected times, channels and focal planes" in refusal(path)
+    tiles = [czi_reader._Tile(0, (0, 0, 0), (("H", phase),), (0, 0, 36, 40), "Gray16") for phase in range(5)]
+    monkeypatch.setattr(czi_reader, "_read_tiles", lambda document: tiles)
+    assert "found 5 images along H, expected times, channels and focal planes" in refusal(path)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 100, 1000, 0.3, 0.7, 0.99])

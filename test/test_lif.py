@@ -27,18 +27,29 @@ CONTRASTS = ("FLUO", "TL-PH")
 
 
 class Series(NamedTuple):
-    """An image of a LIF file; `axes` are those of `pixels`."""
+    """An image of a LIF file; `axes` and `strides` (in bytes) are those of `pixels`."""
 
     pixels: np.ndarray
     axes: str
+    strides: tuple[int, ...]
     settings: Sequence[str] = CONTRASTS
     unit: str = "m"
+    channels: tuple[tuple[int, int], ...] | None = None  # bits and bytes of each; None: as the pixels are
+
+    def stored(self) -> bytes:
+        """Lay the pixels out by the strides."""
+        pixels = self.pixels
+        last = sum((length - 1) * stride for length, stride in zip(pixels.shape, self.strides, strict=True))
+        stored = np.zeros(last + pixels.itemsize, np.uint8)
+        np.ndarray(pixels.shape, pixels.dtype, stored.data, 0, self.strides)[...] = pixels
+        return stored.tobytes()
 
 
 def series(axes: str, dtype: Any = np.uint16, **options: Any) -> Series:
     shape = [SIZES.get(axis, 2) for axis in axes]
     high = 200 if dtype == np.uint8 else 60000
-    return Series(np.random.default_rng(len(axes)).integers(1, high, shape).astype(dtype), axes, **options)
+    pixels = np.random.default_rng(len(axes)).integers(1, high, shape).astype(dtype)
+    return Series(pixels, axes, **{"strides": pixels.strides} | options)
 
 
 def write(path: Path, *images: Series) -> Path:
@@ -53,7 +64,7 @@ def write(path: Path, *images: Series) -> Path:
         text = header.encode("utf-16-le")
         file.write(struct.pack("<IIBI", 0x70, len(text) + 5, 0x2A, len(header)) + text)
         for number, image in enumerate(images):
-            name, pixels = f"MemBlock_{number}", image.pixels.tobytes()
+            name, pixels = f"MemBlock_{number}", image.stored()
             head = struct.pack("<IIBQBI", 0x70, 14 + 2 * len(name), 0x2A, len(pixels), 0x2A, len(name))
             file.write(head + name.encode("utf-16-le") + pixels)
     return path
@@ -61,7 +72,7 @@ def write(path: Path, *images: Series) -> Path:
 
 def _element(number: int, image: Series) -> str:
     pixels, axes = image.pixels, image.axes
-    strides = dict(zip(axes, pixels.strides, strict=True))
+    strides = dict(zip(axes, image.strides, strict=True))
     step = {"m": 1e-7, "inch": 1e-7 / 0.0254, "px": 1.0}[image.unit]
     dimensions = "".join(
         f'<DimensionDescription DimID="{DIMENSIONS[axis]}" NumberOfElements="{length}" Origin="0" '
@@ -71,18 +82,20 @@ def _element(number: int, image: Series) -> str:
         if axis in DIMENSIONS
     )
     stored = "S" if "S" in axes else "C"
+    count = pixels.shape[axes.index(stored)] if stored in axes else 1
+    described = image.channels or [(8 * pixels.itemsize, c * strides.get(stored, 0)) for c in range(count)]
     channels = "".join(
         f'<ChannelDescription DataType="{int(pixels.dtype.kind == "f")}" ChannelTag="{c + 1 if stored == "S" else 0}" '
-        f'Resolution="{8 * pixels.itemsize}" NameOfMeasuredQuantity="" Min="0" Max="1" Unit="" LUTName="LUT{c}" '
-        f'IsLUTInverted="0" BytesInc="{c * strides.get(stored, 0)}" BitInc="0"/>'
-        for c in range(SIZES[stored] if stored in axes else 1)
+        f'Resolution="{bits}" NameOfMeasuredQuantity="" Min="0" Max="1" Unit="" LUTName="LUT{c}" '
+        f'IsLUTInverted="0" BytesInc="{offset}" BitInc="0"/>'
+        for c, (bits, offset) in enumerate(described)
     )
     settings = "".join(f'<WideFieldChannelInfo ContrastingMethodName="{name}"/>' for name in image.settings)
     return (
         f'<Element Name="Series{number}" UniqueID="{number}"><Data><Image TextDescription=""><ImageDescription>'
         f"<Channels>{channels}</Channels><Dimensions>{dimensions}</Dimensions></ImageDescription>"
         f'<Attachment Name="HardwareSetting">{settings}</Attachment></Image></Data>'
-        f'<Memory Size="{pixels.nbytes}" MemoryBlockID="MemBlock_{number}"/></Element>'
+        f'<Memory Size="{len(image.stored())}" MemoryBlockID="MemBlock_{number}"/></Element>'
     )
 
 
@@ -171,24 +184,81 @@ def test_an_image_that_cannot_be_read_costs_no_other(tmp_path: Path, resources: 
     path = tmp_path / "in/a.lif"
     path.parent.mkdir()
     write(path, series("ΛYX"), series("YX", settings=["TL-BF"]))
-    assert "found axes ΛYX in image 'Series0', expected times, channels, focal planes, rows" in refusal(path)
+    assert "found axes X, Y, DimID 9 in image 'Series0', expected times, channels, focal planes, rows" in refusal(path)
     with open_stack(path, 1) as stack:
         assert stack.read_plane(0, 0, 0).any()
     cases = discover(path.parent, tmp_path / "out")
     settings = InferenceSettings(overlap=0, rotations=1)
     with Predictor.open(resources, device="cpu", settings=settings) as predictor:
         failed, predicted = predict_cases(cases, [predictor], BatchOptions())
-    assert (failed.status, failed.case.title) == (Status.FAILED, "a.lif, scene 0") and "ΛYX" in str(failed.error)
+    assert (failed.status, failed.case.title) == (Status.FAILED, "a.lif, scene 0") and "DimID 9" in str(failed.error)
     assert (predicted.status, predicted.case.title) == (Status.PREDICTED, "a.lif, scene 1")
 
 
-def test_rows_with_bytes_between_them_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.lif", series("YXS", np.uint8))
-    content = path.read_bytes()
-    stride = 'BytesInc="108"'.encode("utf-16-le")
-    assert content.count(stride) == 1
-    path.write_bytes(content.replace(stride, 'BytesInc="111"'.encode("utf-16-le")))
-    assert "found rows with bytes between them in image 'Series0'" in refusal(path)
+@pytest.mark.parametrize(
+    ("axes", "dtype", "strides"),
+    [
+        ("YXS", np.uint8, (112, 3, 1)),  # rows that begin at a multiple of some bytes
+        ("ZYXS", np.uint8, (112 * 40, 112, 3, 1)),
+        ("YX", np.uint8, (37, 1)),
+        ("YZX", np.uint16, (3 * 72, 72, 2)),  # a scan along the height first
+        ("XYT", np.uint16, (160, 4, 2)),
+        ("TCZYX", np.uint16, (12, 6, 2, 36 * 24, 24)),  # all planes of a pixel, one behind the other
+    ],
+)
+def test_pixels_are_where_the_description_says(tmp_path: Path, axes: str, dtype: Any, strides: tuple[int, ...]) -> None:
+    image = series(axes, dtype, strides=strides)
+    order = [axes.index(axis) for axis in "TZCYXS" if axis in axes]
+    with open_stack(write(tmp_path / "a.lif", image)) as stack:
+        assert_planes(stack, image.pixels.transpose(order), "".join(axes[number] for number in order))
+
+
+def test_the_bytes_of_an_axis_of_one_element_mean_nothing(tmp_path: Path) -> None:
+    image = series("ZCYX")
+    single = image._replace(pixels=image.pixels[None], axes="T" + image.axes, strides=(0, *image.strides))
+    with open_stack(write(tmp_path / "a.lif", single)) as stack:
+        assert_planes(stack, image.pixels, image.axes)
+
+
+def test_a_channel_goes_with_its_pixels_in_whatever_order(tmp_path: Path) -> None:
+    image = series("CYX")
+    path = write(tmp_path / "a.lif", image._replace(channels=((16, image.strides[0]), (16, 0))))
+    with open_stack(path) as stack:
+        assert [(c.name, c.transmitted) for c in stack.info.channels] == [("LUT1", True), ("LUT0", False)]
+        assert_planes(stack, image.pixels, image.axes)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (
+            series("CYX", np.uint8, channels=((8, 0), (16, 1440))),
+            "pixels that overlap",
+        ),  # one step for values of two sizes
+        (series("CYX", channels=((16, 0), (16, 10**6))), "bytes of image 'Series0'"),
+        (series("CYX", channels=((16, 0), (16, -2))), "channels that make no sense"),
+        (series("YX", channels=((65, 0),)), "pixels of 65 bits"),
+        (series("ZYX", strides=(-2880, 72, 2)), "axes that make no sense"),
+        (series("XT"), "axes T, X in image"),
+    ],
+)
+def test_descriptions_that_make_no_sense(tmp_path: Path, image: Series, found: str) -> None:
+    path = tmp_path / "a.lif"
+    if min(image.strides) < 0:
+        path = write(path, series("ZYX"))
+        path.write_bytes(path.read_bytes().replace(*(f'BytesInc="{n}'.encode("utf-16-le") for n in ("2880", "-288"))))
+    else:
+        write(path, image)
+    assert found in refusal(path)
+
+
+def test_tiles_that_the_file_cannot_hold_are_not_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.lif", series("MYX"), series("YX"))
+    before, after = 'NumberOfElements="4" Origin="0" ', 'NumberOfElements="999999999999" '
+    assert len(before) == len(after)
+    path.write_bytes(path.read_bytes().replace(before.encode("utf-16-le"), after.encode("utf-16-le")))
+    with open_stack(path, 1) as stack:
+        assert stack.info.scenes == 2
 
 
 @pytest.mark.parametrize("kept", [0, 3, 10, 100, 1000, 0.5, 0.99])

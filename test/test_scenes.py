@@ -2,6 +2,10 @@
 
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,9 @@ import nd2
 import numpy as np
 import pytest
 import tifffile
+from test_inference import FAST, ROOT
 
 from model import command_line, files
-from model.attempts import Attempts
 from model.batch import Outcome, Status, predict_cases
 from model.batch_options import BatchOptions
 from model.case import Case
@@ -21,6 +25,7 @@ from model.distribution.dispatch import _Task
 from model.errors import UserError
 from model.images import read_image
 from model.images.open_stack import open_stack
+from model.images.stack import SceneError
 from model.labels import Modality, Organelle
 from model.outputs import OutputOptions
 from model.predictor import Predictor
@@ -66,6 +71,39 @@ def test_ome_tiff_of_several_images(tmp_path: Path) -> None:
         with open_stack(path, number) as stack:
             assert stack.info.channels[-1].modality is modality and stack.info.warnings == ()
             assert stack.info.pixel_size_um == pytest.approx((0.1 * (number + 1),) * 2)
+
+
+def test_a_scene_of_half_the_size_is_no_smaller_copy(tmp_path: Path) -> None:
+    scenes = [SCENES[2], SCENES[2], SCENES[2][..., ::2, ::2]]
+    for size in (None, 0.1):
+        path = tmp_path / "a.ome.tif"
+        with tifffile.TiffWriter(path, ome=True) as tiff:
+            for pixels in scenes:
+                metadata = {"axes": "TCZYX"} | ({"PhysicalSizeX": size, "PhysicalSizeY": size} if size else {})
+                tiff.write(pixels, photometric="minisblack", contiguous=False, metadata=metadata)
+        with pytest.raises(UserError, match="of 36 x 40 px and 18 x 20 px, expected images of one size"):
+            open_stack(path)
+
+
+def test_a_scene_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "a.ome.tif", SCENES[:2])
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["PhotometricInterpretation"].overwrite(tifffile.PHOTOMETRIC.MINISWHITE)
+    with pytest.raises(SceneError, match="found pixels of photometric interpretation MINISWHITE") as caught:
+        open_stack(path)
+    assert caught.value.scenes == 2
+    with open_stack(path, 1) as stack:
+        np.testing.assert_array_equal(stack.read_plane(0, 0, 2), SCENES[1][0, 0, 2])
+
+
+def test_an_image_of_metadata_alone_is_no_scene(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "a.ome.tif", SCENES[:2])
+    xml = tifffile.tiffcomment(path)
+    first, second = re.findall("<Image .*?</Image>", xml)
+    alone = re.sub("<TiffData [^>]*/>", "<MetadataOnly/>", first)
+    tifffile.tiffcomment(path, xml.replace(second, second + alone.replace('ID="Image:0"', 'ID="Image:2"')))
+    with open_stack(path) as stack:
+        assert stack.info.scenes == 2
 
 
 def test_ome_xml_that_tells_two_images_of_one_plane_is_refused(tmp_path: Path) -> None:
@@ -147,7 +185,7 @@ def test_each_scene_is_predicted(tmp_path: Path, resources: Path) -> None:
         expected = predictor.predict(SCENES[2][0, 0, 0], Modality.DIC, pixel_size_um=(0.3, 0.3))[Organelle.ACTIN]
     found = read_image(outcomes[2].case.outputs[Organelle.ACTIN])
     np.testing.assert_array_equal(found.pixels, expected)
-    assert found.info.provenance["scene"] == "2"
+    assert found.info.provenance["scene"] == "2 (Image2)"
     with open_stack(outcomes[0].case.outputs[Organelle.ACTIN]) as stack:
         assert stack.info.times == 2
     assert not list((tmp_path / "out").glob(".*"))  # neither planes nor markers are left
@@ -205,24 +243,59 @@ def test_another_image_with_the_name_of_a_scene_is_refused(tmp_path: Path, resou
     assert "found a_scene1.tif beside it, which is predicted into the same file as one of its 3" in str(failed.error)
 
 
-def test_a_file_is_marked_until_its_last_scene_is_done(tmp_path: Path, resources: Path) -> None:
+KILLER = """
+import os, signal
+from model import batch
+opened = batch.open_stack
+def deadly(path, scene=None):
+    if scene == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(path, scene)
+batch.open_stack = deadly
+from model.command_line import main
+raise SystemExit(main())
+"""
+
+
+def test_a_scene_that_kills_costs_no_other(tmp_path: Path, resources: Path) -> None:
     write_scenes(tmp_path / "in/a.ome.tif")
-    cases = discover(tmp_path / "in", tmp_path / "out")
-    attempts = Attempts()
-    with Predictor.open(resources, device="cpu", settings=SETTINGS) as predictor:
-        outcomes = predict_cases(cases, [predictor], BatchOptions(), attempts)
-        markers = [len(list((tmp_path / "out/.attempts").glob("*"))) for _ in outcomes]
-    assert markers == [1, 1, 0]
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--resources", str(resources)]
+    command = [sys.executable, "-c", KILLER, *options, *FAST]
+    codes = [subprocess.run(command, capture_output=True, timeout=60, cwd=ROOT).returncode for _ in range(3)]
+    assert codes == [-signal.SIGKILL, -signal.SIGKILL, 1]
+    assert outputs(tmp_path) == ["a_scene0.tiff", "a_scene2.tiff"]
+    last = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert "2 runs ended while they predicted it, so it is left out" in last.stderr
+
+
+@pytest.mark.parametrize("scene", [7, 1])
+def test_a_wrong_scene_costs_no_former_prediction(tmp_path: Path, resources: Path, scene: int) -> None:
+    write_scenes(tmp_path / "in/a.ome.tif")
+    write_scenes(tmp_path / "in/b.ome.tif", SCENES[2:], CHANNELS[2:])
+    go(tmp_path, resources)
+    before = outputs(tmp_path)
+    assert len(before) == 4
+    statuses = [outcome.status for outcome in go(tmp_path, resources, scene=scene)]
+    assert statuses == [Status.ALREADY_PREDICTED if scene == 1 else Status.FAILED, Status.FAILED]
+    assert outputs(tmp_path) == before
+
+
+def test_a_prediction_beside_its_input_is_no_other_image(tmp_path: Path, resources: Path) -> None:
+    write_scenes(tmp_path / "in/a.ome.tif")
+    outcomes = go(tmp_path, resources)
+    shutil.copy(outcomes[1].case.outputs[Organelle.ACTIN], tmp_path / "in")
+    statuses = [outcome.status for outcome in go(tmp_path, resources)]
+    assert statuses == [Status.ALREADY_PREDICTED] * 3 + [Status.IS_PREDICTION]
 
 
 def test_a_worker_that_ends_between_scenes_leaves_none_out(tmp_path: Path) -> None:
     case = Case(tmp_path / "a.nd2", "a.tiff", tmp_path)
     task = _Task(None, [case])  # type: ignore[arg-type]
     first, second, third = case.of_scenes(3, None)
-    assert task.take(first) and task.take(second)
+    assert task.take(third) and task.take(first)  # one that was put off comes last
     assert not task.take(first)  # of the worker that began again
     assert list(task.waiting.elements()) == [case]
-    assert task.take(third) and not list(task.waiting.elements())
+    assert task.take(second) and not list(task.waiting.elements())
 
 
 def test_a_file_is_read_once_for_the_hash_of_all_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

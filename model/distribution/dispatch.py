@@ -4,7 +4,7 @@ import logging
 import pickle
 import queue
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count, islice
@@ -144,15 +144,17 @@ class _Task:
     def __init__(self, future: Future, cases: Sequence[Case]) -> None:
         self.future = future  # Dask forgets what nobody holds
         self.waiting = Counter(cases)
-        self._scenes: set[Case] = set()
+        self._scenes: defaultdict[Case, set[Case]] = defaultdict(set)
 
     def take(self, case: Case) -> bool:
         """Note an outcome; False where there was one before, of a worker that ended later."""
-        if not self.waiting[case.whole_file] or case in self._scenes:
+        file = case.whole_file
+        if not self.waiting[file] or case in self._scenes[file]:
             return False
         if case.scene is not None:
-            self._scenes.add(case)
-        self.waiting[case.whole_file] -= case.ends_file
+            self._scenes[file].add(case)
+        if case.scene is None or len(self._scenes[file]) == case.scenes:
+            self.waiting[file] -= 1
         return True
 
 

@@ -4,8 +4,11 @@ The tiles of a scene are put together as they were recorded, overlaps and all; p
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import struct
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from xml.etree import ElementTree
@@ -17,7 +20,7 @@ from ..errors import UserError
 from .grey import conversion_warnings, to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
 from .ome_image import channel_of
-from .stack import Channel, StackInfo, check_index, describing_scene, in_grid
+from .stack import Channel, Position, StackInfo, check_index, describing_scene, in_grid
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
 
 _PIXEL_TYPES = {
@@ -25,8 +28,10 @@ _PIXEL_TYPES = {
     "Bgr24": (np.uint8, 3), "Bgr48": (np.uint16, 3),
 }  # fmt: skip
 _UM_PER_M = 1e6
+_DIRECTORY_POSITION = 84  # in the file's header
 _CHANNELS = "Metadata/Information/Image/Dimensions/Channels/Channel"
 _INTERVAL = "Metadata/Information/Image/Dimensions/T/Positions/Interval/Increment"
+_SCENES = "Metadata/Information/Image/Dimensions/S/Scenes/Scene"
 _DISTANCE = "Metadata/Scaling/Items/Distance"
 
 
@@ -44,14 +49,16 @@ def open_czi(path: Path, scene: int) -> "CziStack":
         from pylibCZIrw.czi import open_czi as opened
     except ImportError as error:
         raise missing_package(path, "a CZI file", "czi") from error
-    with ExitStack() as stack:
-        try:
+    damaged = f"{path}: found a damaged or truncated CZI file, expected {EXPECTED_PLANE}."
+    try:
+        _check_directory(path)
+        with ExitStack() as stack:
             document = stack.enter_context(opened(str(path)))
             return CziStack(path, document, scene, stack.pop_all())
-        except UserError:
-            raise
-        except Exception as error:  # libCZI raises RuntimeError for most, numbers that lie any
-            raise UserError(f"{path}: found a damaged or truncated CZI file, expected {EXPECTED_PLANE}.") from error
+    except UserError:
+        raise
+    except Exception as error:  # libCZI raises RuntimeError for most, numbers that lie any
+        raise UserError(damaged) from error
 
 
 class CziStack:
@@ -66,11 +73,12 @@ class CziStack:
             raise
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
-        """Read one plane (Y, X)."""
+        """Read one plane (Y, X); what its tiles leave open is 0."""
         check_index(self.info, t, c, z)
-        at = dict(zip("TCZ", self._coordinates[self._numbers[t, c, z]], strict=True))
+        at = self._coordinates[self._numbers[t, c, z]]
+        wanted = {"roi": self._rectangle, "plane": dict(zip("TCZ", at, strict=True)), "scene": self._scene}
         try:
-            pixels = self._document.read(roi=self._rectangle, plane=at, scene=self._scene)
+            pixels = self._document.read(**wanted, pixel_type=self._types[at[1]])
         except MemoryError as error:
             raise UserError(f"{self.info.path}: there is not enough memory for one of its planes.") from error
         except Exception as error:
@@ -92,71 +100,128 @@ class CziStack:
         self.close()
 
     def _describe(self, path: Path, scene: int) -> StackInfo:
-        blocks = self._blocks()
-        scenes = sorted({block.get("S", 0) for block in blocks})
+        tiles = _read_tiles(self._document)
+        scenes = sorted({tile.scene or 0 for tile in tiles})
+        if not scenes:
+            refuse(path, "no image")
         with describing_scene(path, scene, len(scenes)):
-            return self._describe_scene(path, blocks, scenes[scene], len(scenes))
+            return self._describe_scene(
+                path, [tile for tile in tiles if (tile.scene or 0) == scenes[scene]], len(scenes)
+            )
 
-    def _describe_scene(self, path: Path, blocks: Sequence[Mapping[str, int]], scene: int, scenes: int) -> StackInfo:
-        mine = [block for block in blocks if block.get("S", 0) == scene]
-        self._scene = mine[0].get("S")
-        self._rectangle = _rectangle(self._document, self._scene)
-        for axis in set().union(*mine) - set("TCZS"):
-            if (length := len({block.get(axis) for block in mine})) > 1:
-                refuse(path, f"an axis {axis} of {length}", "times, channels and focal planes")
-        self._coordinates = sorted({(block.get("T", 0), block.get("C", 0), block.get("Z", 0)) for block in mine})
-        self._numbers, kept = in_grid(dict(enumerate(self._coordinates)))
-        shape = self._rectangle[3], self._rectangle[2]
-        warnings = self._check_pixels(path, kept[1], shape)
+    def _describe_scene(self, path: Path, tiles: Sequence["_Tile"], scenes: int) -> StackInfo:
+        self._scene = tiles[0].scene
+        self._rectangle = _around(tiles)
+        self._types = {tile.plane[1]: tile.pixel_type for tile in tiles}
+        warnings = _check_kind(path, tiles, self._rectangle)
         root = ElementTree.fromstring(self._document.raw_metadata)
-        described = root.findall(_CHANNELS)
-        channels = [_channel(described[c], warnings) if c < len(described) else Channel() for c in kept[1]]
+        self._coordinates = _whole_planes(tiles, warnings)
+        self._numbers, kept = in_grid(dict(enumerate(self._coordinates)))
+        described = {element.get("Id"): element for element in root.iterfind(_CHANNELS)}
+        channels = [
+            _channel(described[name], warnings) if (name := f"Channel:{c}") in described else Channel() for c in kept[1]
+        ]
         size = _pixel_size(root)
         if size is None:
             warnings.append("its pixel size is missing or not one of a light microscope")
+        names = {element.get("Index"): element.get("Name") for element in root.iterfind(_SCENES)}
         return StackInfo(
             path,
-            shape,
+            (self._rectangle[3], self._rectangle[2]),
             times=len(kept[0]),
             channels=tuple(channels),
             focal_planes=len(kept[2]),
-            stored=frozenset(self._numbers) if len(self._numbers) < np.prod([len(axis) for axis in kept]) else None,
+            stored=frozenset(self._numbers) if len(self._numbers) < math.prod(map(len, kept)) else None,
             pixel_size_um=size,
             z_step_um=_z_step(root),
             time_increment_s=_positive(root.findtext(_INTERVAL)),
             warnings=tuple(dict.fromkeys(warnings)),
             scenes=scenes,
+            scene_name=names.get(str(self._scene)),
         )
 
-    def _blocks(self) -> list[dict[str, int]]:
-        """List the coordinates of all tiles of full resolution."""
-        found: list[dict[str, int]] = []
 
-        def note(_: int, block: Any) -> bool:
-            found.append({axis: int(index) for axis, index in block.coordinate.to_dict().items()})
-            return True
+@dataclass(frozen=True)
+class _Tile:
+    """A piece of a plane at full resolution: its plane (t, c, z), its other indices, its place (left, top, …)."""
 
-        self._document.enumerate_subblocks_subset(note, only_layer0=True)
-        return found
-
-    def _check_pixels(self, path: Path, channels: Sequence[int], shape: tuple[int, int]) -> list[str]:
-        """Check the types of the channels' pixels and the size of a plane; says how they are taken as grey."""
-        warnings: list[str] = []
-        for c in channels:
-            name = self._document.get_channel_pixel_type(c)
-            if name not in _PIXEL_TYPES:
-                refuse(path, f"pixels of type {name}", "grey values or RGB")
-            dtype, samples = _PIXEL_TYPES[name]
-            check_claimed_size(path, *shape, np.dtype(dtype).itemsize * samples, of="a plane")
-            warnings += conversion_warnings(dtype, samples)
-        return warnings
+    scene: int | None
+    plane: Position
+    others: tuple[tuple[str, int], ...]
+    rectangle: tuple[int, int, int, int]
+    pixel_type: str
 
 
-def _rectangle(document: Any, scene: int | None) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a scene at full resolution."""
-    if scene is None:
-        return tuple(document.total_bounding_rectangle_no_pyramid)
-    return tuple(document.scenes_bounding_rectangle_no_pyramid[scene])
+def _read_tiles(document: Any) -> list[_Tile]:
+    found: list[_Tile] = []
+
+    def note(_: int, block: Any) -> bool:
+        at = {axis: int(index) for axis, index in block.coordinate.to_dict().items()}
+        place = block.logicalRect
+        plane = at.pop("T", 0), at.pop("C", 0), at.pop("Z", 0)
+        scene, rectangle = at.pop("S", None), (place.x, place.y, place.w, place.h)
+        found.append(_Tile(scene, plane, tuple(sorted(at.items())), rectangle, block.pixelType.name))
+        return True
+
+    document.enumerate_subblocks_subset(note, only_layer0=True)
+    return found
+
+
+def _around(tiles: Iterable[_Tile]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what holds all tiles."""
+    left, top, width, height = zip(*(tile.rectangle for tile in tiles), strict=True)
+    right = max(x + w for x, w in zip(left, width, strict=True))
+    bottom = max(y + h for y, h in zip(top, height, strict=True))
+    return min(left), min(top), right - min(left), bottom - min(top)
+
+
+def _check_kind(path: Path, tiles: Sequence[_Tile], rectangle: tuple[int, int, int, int]) -> list[str]:
+    """Refuse other axes, unknown pixels and planes that are too large; says how pixels are taken as grey."""
+    others = sorted({tile.others for tile in tiles})
+    if len(others) > 1:
+        axes = sorted({axis for indices in others for axis, _ in indices})
+        refuse(path, f"{len(others)} images along {' and '.join(axes)}", "times, channels and focal planes")
+    warnings: list[str] = []
+    for kind in sorted({tile.pixel_type for tile in tiles}):
+        if kind not in _PIXEL_TYPES:
+            refuse(path, f"pixels of type {kind}", "grey values or RGB")
+        dtype, samples = _PIXEL_TYPES[kind]
+        check_claimed_size(path, rectangle[3], rectangle[2], np.dtype(dtype).itemsize * samples, of="a plane")
+        warnings += conversion_warnings(dtype, samples)
+    return warnings
+
+
+def _whole_planes(tiles: Sequence[_Tile], warnings: list[str]) -> list[Position]:
+    """List the planes that have all tiles of their channel: an acquisition that was stopped lacks some."""
+    counts = Counter(tile.plane for tile in tiles)
+    most = {c: max(count for plane, count in counts.items() if plane[1] == c) for _, c, _ in counts}
+    whole = sorted(plane for plane, count in counts.items() if count == most[plane[1]])
+    if len(whole) < len(counts):
+        warnings.append(f"{len(counts) - len(whole)} of its {len(counts)} planes lack tiles and are left out")
+    scene = _around(tiles)
+    for c in most:
+        if most[c] < max(most.values()) or _around(tile for tile in tiles if tile.plane[1] == c) != scene:
+            warnings.append(f"its channel {c} has tiles for a part of the image only, and 0 elsewhere")
+    return whole
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse entries of the directory that lead beyond it, where libCZI would read: it ends the process."""
+    with path.open("rb") as file:
+        file.seek(_DIRECTORY_POSITION)
+        (position,) = struct.unpack("<q", file.read(8))
+        file.seek(position + 16)
+        _, used, entries = struct.unpack("<qqi", file.read(20))
+        file.seek(position + 32 + 128)
+        directory = file.read(max(0, min(used - 128, path.stat().st_size)))
+    at = 0
+    for _ in range(entries):
+        if directory[at : at + 2] != b"DV":  # not used any more
+            return
+        (dimensions,) = struct.unpack_from("<i", directory, at + 28)  # struct.error beyond the end
+        at += 32 + 20 * dimensions
+        if dimensions < 0 or at > len(directory):
+            raise ValueError("an entry leads beyond the directory")
 
 
 def _channel(element: ElementTree.Element, warnings: list[str]) -> Channel:

@@ -1,7 +1,13 @@
-"""Read Leica's LIF files plane by plane, with the package liffile."""
+"""Read Leica's LIF files plane by plane: the package liffile finds the images, their description says where pixels are.
+
+liffile's own frames take the pixels as they lie one behind the other, whatever lies between them.
+"""
 
 import logging
 import math
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from xml.etree import ElementTree
@@ -11,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .channels import describe_channel
-from .grey import conversion_warnings, is_convertible, to_grey
+from .grey import conversion_warnings, to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
 from .stack import Channel, StackInfo, check_index, describing_scene
 from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size, um_per_unit
@@ -19,13 +25,13 @@ from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size, um_per_unit
 # What liffile has to say of strange files is said by UserError; without this it lands on stderr as well.
 logging.getLogger("liffile").addHandler(logging.NullHandler())
 
-_AXES = ("T", "C", "Z")
-_TILE = "M"  # of a tile scan: each is a stage position
-_CHANNELS = "Data/Image/ImageDescription/Channels/ChannelDescription"
-_DIMENSIONS = "Data/Image/ImageDescription/Dimensions/DimensionDescription"
-_DIMENSION_IDS = {"X": "1", "Y": "2", "Z": "3", "T": "4", _TILE: "10"}
+_DESCRIPTION = "Data/Image/ImageDescription"
+_AXES = {"1": "X", "2": "Y", "3": "Z", "4": "T", "10": "M"}  # M: tiles of a scan that was not merged
+_COLOURS = {"1": 0, "2": 1, "3": 2}  # red, green and blue by ChannelTag; 0 is grey
+_FLOAT = "1"
 _CONTRASTS = {"BF": "brightfield", "PH": "phase", "DIC": "dic", "FLUO": "fluorescence"}
 _TRANSMITTED = "TL-"
+_MAX_SCENES = 100_000
 
 
 def open_lif(path: Path, scene: int) -> "LifStack":
@@ -44,49 +50,45 @@ def open_lif(path: Path, scene: int) -> "LifStack":
         raise missing_package(path, "a LIF file", "lif") from error
     damaged = f"{path}: found a damaged or truncated LIF file, expected {EXPECTED_PLANE}."
     try:
-        file = liffile.LifFile(path, mode="r", squeeze=False)
+        file = liffile.LifFile(path, mode="r")
     except Exception as error:  # struct, value, index: a file that lies can raise any
         raise UserError(damaged) from error
-    try:
-        if file.type is not liffile.LifFileType.LIF:  # its relatives lead to other files
-            refuse(path, f"a file of type {file.type.name}", "a LIF file")
-        return LifStack(path, file, scene)
-    except UserError:
-        file.close()
-        raise
-    except Exception as error:
-        file.close()
-        raise UserError(damaged) from error
+    with file:
+        try:
+            if file.type is not liffile.LifFileType.LIF:  # its relatives lead to other files
+                refuse(path, f"a file of type {file.type.name}", "a LIF file")
+            return LifStack(path, [image for image in file.images if not image.is_flim], scene)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(damaged) from error
 
 
 class LifStack:
-    """The planes of a scene of an open LIF file."""
+    """The planes of a scene of a LIF file; `images` are those of liffile."""
 
-    def __init__(self, path: Path, file: Any, scene: int) -> None:
-        self._file = file
-        tiles = [(image, tile) for image in file.images if not image.is_flim for tile in range(_tiles(image))]
-        if not tiles:
+    def __init__(self, path: Path, images: Sequence[Any], scene: int) -> None:
+        if not images:
             refuse(path, "no image")
-        with describing_scene(path, scene, len(tiles)):
-            self._image, self._tile = tiles[scene]
-            self.info = self._describe(path, len(tiles))
+        tiles = [_count_tiles(image) for image in images]
+        if (scenes := sum(tiles)) > _MAX_SCENES:
+            refuse(path, f"{scenes} images and tiles", f"at most {_MAX_SCENES}")
+        with describing_scene(path, scene, scenes):
+            number, tile = next((n, scene - sum(tiles[:n])) for n in range(len(tiles)) if scene < sum(tiles[: n + 1]))
+            self._layout = _read_layout(path, images[number], tile)
+            self.info = self._describe(path, images[number], scenes)
+        with path.open("rb") as file:
+            self._pixels = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
         """Read one plane (Y, X)."""
         check_index(self.info, t, c, z)
-        at = {axis: index for axis, index in zip(_AXES, (t, c, z), strict=True) if axis in self._image.sizes}
-        if _TILE in self._image.sizes:
-            at[_TILE] = self._tile
-        try:
-            return to_grey(np.asarray(self._image.frame(**at)).reshape(*self.info.shape, *self._samples))
-        except Exception as error:
-            raise UserError(
-                f"{self.info.path}: found damaged pixel data at t {t}, z {z}, expected {EXPECTED_PLANE}."
-            ) from error
+        plane = self._layout.plane(self._pixels, t, c, z)
+        return to_grey(np.ascontiguousarray(plane))
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._pixels.close()
 
     def __enter__(self) -> Self:
         """Return the stack itself."""
@@ -96,62 +98,156 @@ class LifStack:
         """Close the file."""
         self.close()
 
-    def _describe(self, path: Path, scenes: int) -> StackInfo:
-        image = self._image
-        sizes = _sizes(image)
-        others = {axis: n for axis, n in sizes.items() if axis not in ("Y", "X", "S", _TILE, *_AXES) and n > 1}
-        axes = "".join(sizes)
-        if others or not axes.removesuffix("S").endswith("YX"):
-            refuse(path, f"axes {axes} in image {image.name!r}", "times, channels, focal planes, rows and columns")
-        shape, samples = (sizes["Y"], sizes["X"]), sizes.get("S", 1)
-        dtype = np.dtype(image.dtype)
-        rows = _dimension(image.xml_element, "Y")
-        if rows is None or int(rows.get("BytesInc", 0)) != shape[1] * samples * dtype.itemsize:
-            refuse(path, f"rows with bytes between them in image {image.name!r}", "rows one behind the other")
-        if samples not in (1, 3, 4) or not is_convertible(dtype):
-            refuse(path, f"pixels of {samples} values of type {dtype} in image {image.name!r}")
-        check_claimed_size(path, *shape, dtype.itemsize * samples, of="a plane")
-        block = image.memory_block
-        claimed = math.prod(sizes.values()) * dtype.itemsize
-        if block.size < claimed or block.offset + block.size > path.stat().st_size:
-            refuse(path, f"a damaged or truncated LIF file: less than {claimed} bytes of image {image.name!r}")
-        self._samples = () if samples == 1 else (samples,)
-        channels = _channels(image.xml_element, sizes.get("C", 1))
-        size = _pixel_size(image.xml_element)
-        warnings = list(conversion_warnings(dtype, samples))
+    def _describe(self, path: Path, image: Any, scenes: int) -> StackInfo:
+        layout = self._layout
+        size = _pixel_size(layout.dimensions)
+        warnings = [text for c in layout.channels for text in conversion_warnings(c.dtype, len(c.offsets))]
         if size is None:
             warnings.append("its pixel size is missing or not one of a light microscope")
         return StackInfo(
             path,
-            shape,
-            times=sizes.get("T", 1),
-            channels=channels,
-            focal_planes=sizes.get("Z", 1),
+            (layout.dimensions["Y"].length, layout.dimensions["X"].length),
+            times=layout.length("T"),
+            channels=_channels(image.xml_element, layout.channels),
+            focal_planes=layout.length("Z"),
             pixel_size_um=size,
-            z_step_um=_z_step(image.xml_element),
-            time_increment_s=_step(_dimension(image.xml_element, "T"), 1.0),
-            warnings=tuple(warnings),
+            z_step_um=_z_step(layout.dimensions),
+            time_increment_s=layout.dimensions["T"].step(1.0) if "T" in layout.dimensions else None,
+            warnings=tuple(dict.fromkeys(warnings)),
             scenes=scenes,
+            scene_name=str(image.name),
         )
 
 
-def _sizes(image: Any) -> dict[str, int]:
-    return {str(axis): int(length) for axis, length in image.sizes.items()}
+@dataclass(frozen=True)
+class _Dimension:
+    """An axis: how many elements, how many bytes from one to the next, how long from the first to the last."""
+
+    length: int
+    stride: int
+    extent: float
+    unit: str
+
+    @classmethod
+    def read(cls, element: ElementTree.Element) -> "_Dimension":
+        get = element.get
+        extent = float(get("Length") or "nan")
+        return cls(int(get("NumberOfElements", "")), int(get("BytesInc", "")), extent, get("Unit", ""))
+
+    def step(self, factor: float | None) -> float | None:
+        """Distance of neighbours."""
+        if factor is None or self.length < 2 or not 0 < abs(self.extent) < math.inf:
+            return None
+        return float(f"{abs(self.extent) / (self.length - 1) * factor:.9g}")
 
 
-def _tiles(image: Any) -> int:
-    """How many tiles an image has; of those that liffile cannot describe, too."""
-    element = _dimension(image.xml_element, _TILE)
-    return 1 if element is None else max(1, int(element.get("NumberOfElements", 1)))
+@dataclass(frozen=True)
+class _StoredChannel:
+    """Type of a channel's values, and where in a pixel they are: one, or red, green and blue; `order` in the XML."""
+
+    dtype: np.dtype[Any]
+    offsets: tuple[int, ...]
+    order: int
 
 
-def _channels(element: ElementTree.Element, count: int) -> tuple[Channel, ...]:
+@dataclass(frozen=True)
+class _Layout:
+    """Where the pixels of a scene are; `start` counts from the beginning of the file."""
+
+    start: int
+    dimensions: Mapping[str, _Dimension]
+    channels: Sequence[_StoredChannel]
+
+    def length(self, axis: str) -> int:
+        return self.dimensions[axis].length if axis in self.dimensions else 1
+
+    def stride(self, axis: str) -> int:
+        return self.dimensions[axis].stride if axis in self.dimensions else 0
+
+    def plane(self, pixels: mmap.mmap, t: int, c: int, z: int) -> NDArray[Any]:
+        """Take one plane (Y, X), or (Y, X, S) of RGB, out of the file."""
+        channel = self.channels[c]
+        start = self.start + t * self.stride("T") + z * self.stride("Z")
+        shape, strides = (self.length("Y"), self.length("X")), (self.stride("Y"), self.stride("X"))
+        values = [np.ndarray(shape, channel.dtype, pixels, start + offset, strides) for offset in channel.offsets]
+        return values[0].copy() if len(values) == 1 else np.stack(values, axis=-1)
+
+
+def _dimensions(image: Any) -> dict[str, _Dimension]:
+    """Describe the axes of more than one element, rows and columns; others by their number."""
+    found = {}
+    for element in image.xml_element.iterfind(f"{_DESCRIPTION}/Dimensions/DimensionDescription"):
+        number, dimension = element.get("DimID", ""), _Dimension.read(element)
+        axis = _AXES.get(number, f"DimID {number}")
+        if dimension.length != 1 or axis in ("Y", "X"):
+            found[axis] = dimension
+    return found
+
+
+def _count_tiles(image: Any) -> int:
+    """How many tiles an image has; one where they make no sense, which is said when it is opened."""
+    try:
+        tiles = _dimensions(image).get("M")
+    except ValueError:
+        return 1
+    return 1 if tiles is None or not 0 < tiles.length * tiles.stride <= image.memory_block.size else tiles.length
+
+
+def _read_layout(path: Path, image: Any, tile: int) -> _Layout:
+    """Say where the pixels of an image's tile are; UserError where that is not in the file."""
+    title = f"image {image.name!r}"
+    dimensions = _dimensions(image)
+    if not {"Y", "X"} <= dimensions.keys() <= set(_AXES.values()):
+        refuse(path, f"axes {', '.join(dimensions)} in {title}", "times, channels, focal planes, rows and columns")
+    channels = _stored_channels(path, image.xml_element, title)
+    height, width = dimensions["Y"].length, dimensions["X"].length
+    for channel in channels:
+        check_claimed_size(path, height, width, channel.dtype.itemsize * len(channel.offsets), of="a plane")
+    if any(dimension.length < 1 or dimension.stride < 1 for dimension in dimensions.values()):
+        refuse(path, f"axes that make no sense in {title}")
+    if any(dimensions["X"].stride < channel.dtype.itemsize for channel in channels):
+        refuse(path, f"pixels that overlap in {title}", "channels of one type")
+    block = image.memory_block
+    needed = sum((dimension.length - 1) * dimension.stride for dimension in dimensions.values())
+    needed += max(max(channel.offsets) + channel.dtype.itemsize for channel in channels)
+    if block.size < needed or block.offset < 0 or block.offset + block.size > path.stat().st_size:
+        refuse(path, f"a damaged or truncated LIF file: {block.size} bytes of {title}", f"{needed}")
+    start = block.offset + (tile * dimensions["M"].stride if "M" in dimensions else 0)
+    return _Layout(start, dimensions, channels)
+
+
+def _stored_channels(path: Path, element: ElementTree.Element, title: str) -> list[_StoredChannel]:
+    """Describe the channels in the order in which they are stored; three of red, green and blue are one."""
+    described = element.findall(f"{_DESCRIPTION}/Channels/ChannelDescription")
+    single = []
+    for order, channel in enumerate(described):
+        bits, kind = int(channel.get("Resolution", "")), "f" if channel.get("DataType") == _FLOAT else "u"
+        size = next((size for size in (1, 2, 4, 8) if 0 < bits <= 8 * size), 0)
+        if size == 0 or kind + str(size) == "f1":
+            refuse(path, f"pixels of {bits} bits in {title}")
+        offset = int(channel.get("BytesInc", ""))
+        if offset < 0:
+            refuse(path, f"channels that make no sense in {title}")
+        single.append(_StoredChannel(np.dtype(f"<{kind}{size}"), (offset,), order))
+    tags = [channel.get("ChannelTag", "0") for channel in described]
+    if sorted(tags) == sorted(_COLOURS):
+        colours = sorted(single, key=lambda channel: _COLOURS[tags[channel.order]])
+        if len({channel.dtype for channel in colours}) == 1 and single[0].dtype.kind == "u":
+            return [_StoredChannel(single[0].dtype, tuple(channel.offsets[0] for channel in colours), 0)]
+    if not single or not set(tags) <= {"0"}:
+        refuse(path, f"channels of colours {' '.join(tags)} in {title}", "grey values or RGB")
+    return sorted(single, key=lambda channel: channel.offsets)
+
+
+def _channels(element: ElementTree.Element, stored: Sequence[_StoredChannel]) -> tuple[Channel, ...]:
     """Describe the channels by their setting in a widefield microscope, where there is one for each, and their LUT."""
-    described = element.findall(_CHANNELS)
-    names = [channel.get("LUTName") for channel in described] if len(described) == count else [None] * count
+    described = element.findall(f"{_DESCRIPTION}/Channels/ChannelDescription")
     settings = list(element.iter("WideFieldChannelInfo"))
-    stated = settings if len(settings) == count else [ElementTree.Element("unknown")] * count
-    return tuple(_channel(setting, name) for setting, name in zip(stated, names, strict=True))
+    nothing = ElementTree.Element("unknown")
+    return tuple(
+        _channel(settings[c.order] if len(settings) == len(stored) else nothing, described[c.order].get("LUTName"))
+        for c in stored
+    )
 
 
 def _channel(setting: ElementTree.Element, lut: str | None) -> Channel:
@@ -164,33 +260,12 @@ def _channel(setting: ElementTree.Element, lut: str | None) -> Channel:
     )
 
 
-def _pixel_size(element: ElementTree.Element) -> tuple[float, float] | None:
-    y, x = (_step_um(element, axis) for axis in "YX")
+def _pixel_size(dimensions: Mapping[str, _Dimension]) -> tuple[float, float] | None:
+    y, x = (dimensions[axis].step(um_per_unit(dimensions[axis].unit)) for axis in "YX")
     return plausible_pixel_size((y, x)) if y and x else None
 
 
-def _z_step(element: ElementTree.Element) -> float | None:
+def _z_step(dimensions: Mapping[str, _Dimension]) -> float | None:
     low, high = PLAUSIBLE_Z_STEP_UM
-    step = _step_um(element, "Z")
+    step = dimensions["Z"].step(um_per_unit(dimensions["Z"].unit)) if "Z" in dimensions else None
     return step if step and low <= step <= high else None
-
-
-def _step_um(element: ElementTree.Element, axis: str) -> float | None:
-    dimension = _dimension(element, axis)
-    um = None if dimension is None else um_per_unit(dimension.get("Unit", ""))
-    return None if um is None else _step(dimension, um)
-
-
-def _step(dimension: ElementTree.Element | None, factor: float) -> float | None:
-    """Distance of neighbours along an axis, whose length is that from the first to the last."""
-    if dimension is None:
-        return None
-    try:
-        length, steps = float(dimension.get("Length", "")), int(dimension.get("NumberOfElements", "")) - 1
-    except ValueError:
-        return None
-    return float(f"{abs(length) / steps * factor:.9g}") if steps > 0 and 0 < abs(length) < math.inf else None
-
-
-def _dimension(element: ElementTree.Element, axis: str) -> ElementTree.Element | None:
-    return next((found for found in element.iterfind(_DIMENSIONS) if found.get("DimID") == _DIMENSION_IDS[axis]), None)

@@ -73,6 +73,7 @@ class Nd2Stack:
             time_increment_s=_time_increment(file),
             warnings=tuple(warnings),
             scenes=scenes,
+            scene_name=_scene_name(file, scene),
         )
 
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
@@ -128,9 +129,14 @@ def _frames(path: Path, file: Any, scene: int, warnings: list[str]) -> tuple[dic
             counts[_AXES[loop.type]] *= loop.count
     described, recorded = file.loop_indices, file.attributes.sequenceCount
     numbered = [tuple(at.get(axis, 0) for axis in "PTZ") for at in described[:recorded]]
-    scenes = 1 + max((p for p, _, _ in numbered), default=0)
+    held = set(numbered)
+    whole_times = [
+        [t for t in range(counts["T"]) if all((p, t, z) in held for z in range(counts["Z"]))]
+        for p in range(1 + max((p for p, _, _ in numbered), default=0))
+    ]
+    scenes = max(1, sum(bool(whole) for whole in whole_times))  # of the last one that was begun, no time may be whole
+    whole = whole_times[scene] if scene < scenes else []
     frames = {(t, z): number for number, (p, t, z) in enumerate(numbered) if p == scene}
-    whole = [t for t in range(counts["T"]) if all((t, z) in frames for z in range(counts["Z"]))]
     understood = len(described) == math.prod(counts.values()) and not (recorded > 1 and len(described) == 1)
     with describing_scene(path, scene, scenes):
         if not whole or not understood:
@@ -144,6 +150,11 @@ def _frames(path: Path, file: Any, scene: int, warnings: list[str]) -> tuple[dic
     if recorded > len(described):
         warnings.append(f"{recorded - len(described)} of its {recorded} frames are not described and are left out")
     return frames, len(whole), counts["Z"], scenes
+
+
+def _scene_name(file: Any, scene: int) -> str | None:
+    points = [point for loop in file.experiment if loop.type == "XYPosLoop" for point in loop.parameters.points]
+    return points[scene].name or None if scene < len(points) else None
 
 
 def _channel(channel: Any) -> Channel:

@@ -104,6 +104,7 @@ class TiffData:
 class OmeImage:
     """One Image of the XML."""
 
+    name: str | None
     shape: tuple[int | None, int | None]
     sizes: Mapping[str, int]  # Z, C, T
     order: str
@@ -114,13 +115,14 @@ class OmeImage:
     tiff_data: Sequence[TiffData]
 
     @classmethod
-    def read(cls, pixels: ElementTree.Element) -> "OmeImage":
-        """Read a Pixels element."""
+    def read(cls, image: ElementTree.Element, pixels: ElementTree.Element) -> "OmeImage":
+        """Read the Pixels element of an Image element."""
         elements = list(children(pixels, "Channel"))
         sizes = {axis: max(1, _whole(pixels.get(f"Size{axis}")) or 1) for axis in "ZCT"}
         samples = sum(max(1, _whole(element.get("SamplesPerPixel")) or 1) for element in elements)
         of_colours = samples > len(elements) and samples == sizes["C"]  # SizeC counts red, green and blue
         return cls(
+            name=image.get("Name"),
             shape=(_whole(pixels.get("SizeY")), _whole(pixels.get("SizeX"))),
             sizes=sizes | {"C": len(elements) if of_colours else _whole(pixels.get("SizeC")) or len(elements) or 1},
             order=pixels.get("DimensionOrder", "XYCZT"),

@@ -20,6 +20,8 @@ from .stack import Channel, Position, describing_scene
 PROVENANCE_NAMESPACE = "in-silico-labelling/provenance"
 
 _ROOT = re.compile(r"<(\w+:)?OME[\s>/]")
+_TOLERANCE = 0.1
+"""Relative, of the pixel size of a smaller copy, whose sides are rounded to whole pixels."""
 _XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
 
 
@@ -40,6 +42,7 @@ class OmeStackMetadata:
     warnings : tuple of str
     scenes : int
         How many Images have planes in the file.
+    scene_name : str or None
     """
 
     positions: Mapping[int, Position]
@@ -50,6 +53,7 @@ class OmeStackMetadata:
     time_increment_s: float | None
     warnings: tuple[str, ...]
     scenes: int
+    scene_name: str | None
 
 
 def looks_like_ome(description: str) -> bool:
@@ -172,7 +176,7 @@ def read_stack_metadata(
     if missing > 0:
         warnings.append(f"its OME-XML describes {missing} planes more than it holds")
     steps = image.z_step_um, image.time_increment_s
-    return OmeStackMetadata(positions, channels, size, states_size, *steps, tuple(warnings), len(found))
+    return OmeStackMetadata(positions, channels, size, states_size, *steps, tuple(warnings), len(found), image.name)
 
 
 def check_levels(
@@ -198,29 +202,46 @@ def check_levels(
     Returns
     -------
     tuple of str
-        A warning, where they are an Image of their own with as many planes: some writers list a pyramid's levels so.
+        A warning, where they are Images of their own, each with as many planes as one of full size and pixels that
+        are larger by the same factor: some writers list a pyramid's levels so.
 
     Raises
     ------
     UserError
-        Where they are an Image of their own with another number of times, channels or focal planes.
+        Where they are other Images.
     """
     images = _images(root)
     file_uuid = _known_uuid(images, file_uuid)
-    full = [image.sizes for image in images if image.shape == shape]
-    found: dict[tuple[int, int], None] = {}
-    for number, size in levels:
-        for image in images:
-            if image.shape == size and image.tiff_data and number in image.positions(path.name, number + 1, file_uuid):
-                if image.sizes not in full:
-                    found_sizes = " and ".join(f"{x} x {y} px" for y, x in (shape, size))
-                    refuse(path, f"images (positions or scenes) of {found_sizes}", "one image a file")
-                found[size] = None
-    return tuple(f"its image of {x} x {y} px is taken as a smaller copy of the one of full size" for y, x in found)
+    full = [image for image in images if image.shape == shape]
+    warnings = []
+    for size in dict.fromkeys(size for _, size in levels):
+        numbers = {number for number, other in levels if other == size}
+        own = [image for image in images if image.shape == size and image.tiff_data]
+        small = [i for i in own if not numbers.isdisjoint(i.positions(path.name, max(numbers) + 1, file_uuid))]
+        if not small:
+            continue
+        if len(small) != len(full) or not all(any(_is_copy(i, of) for of in full) for i in small):
+            found = " and ".join(f"{x} x {y} px" for y, x in (shape, size))
+            refuse(path, f"images (positions or scenes) of {found}", "images of one size")
+        warnings.append(f"its image of {size[1]} x {size[0]} px is taken as a smaller copy of the one of full size")
+    return tuple(warnings)
+
+
+def _is_copy(small: OmeImage, full: OmeImage) -> bool:
+    """Whether an Image may be a smaller copy: as many planes, and pixels that are larger by the same factor."""
+    sizes = [image.pixel_size((image.shape[0] or 0, image.shape[1] or 0), [])[0] for image in (small, full)]
+    if small.sizes != full.sizes:
+        return False
+    if sizes[0] is None or sizes[1] is None or not small.shape[1] or not full.shape[1]:
+        return True
+    factor = full.shape[1] / small.shape[1]
+    return abs(sizes[0][1] / sizes[1][1] / factor - 1) < _TOLERANCE
 
 
 def _images(root: ElementTree.Element) -> list[OmeImage]:
-    return [OmeImage.read(pixels) for image in children(root, "Image") for pixels in children(image, "Pixels")]
+    """Images that have pixels in some file; one may hold metadata alone."""
+    pixels = [(image, pixels) for image in children(root, "Image") for pixels in children(image, "Pixels")]
+    return [OmeImage.read(*found) for found in pixels if not list(children(found[1], "MetadataOnly"))]
 
 
 def _known_uuid(images: Sequence[OmeImage], file_uuid: str | None) -> str | None:

@@ -23,7 +23,7 @@ from .reader import (
     read_image,
     trusted_pixel_size,
 )
-from .stack import Channel, Position, Stack, StackInfo, check_index, check_scene, in_grid, index_step
+from .stack import Channel, Position, Stack, StackInfo, check_index, check_scene, describing_scene, in_grid, index_step
 from .tiff import TiffReader
 from .tiff_positions import StatedPlanes
 
@@ -130,7 +130,7 @@ class _TiffStack:
         tiff = self._tiff.info
         if tiff.planes == 1:
             check_scene(path, scene, 1)
-            return _of_one_plane(plane_info(path, tiff)), {(0, 0, 0): 0}
+            return _of_one_plane(plane_info(path, self._tiff)), {(0, 0, 0): 0}
         provenance: Mapping[str, str] = {}
         size, states_size, warnings = None, False, list(tiff.warnings)
         stated: StatedPlanes | None = None
@@ -147,9 +147,12 @@ class _TiffStack:
                 ome = read_stack_metadata(root, path, tiff.directories, tiff.shape, file_uuid, scene)
                 size, states_size = ome.pixel_size_um, ome.states_size
                 steps = ome.z_step_um, ome.time_increment_s
-                stated = StatedPlanes(ome.positions, ome.channels, None, *steps, ome.warnings, ome.scenes)
+                scene_of = ome.scenes, ome.scene_name
+                stated = StatedPlanes(ome.positions, ome.channels, None, *steps, ome.warnings, *scene_of)
         if stated is None:
             stated = self._tiff.read_stated_planes(scene)
+        with describing_scene(path, scene, stated.scenes):
+            warnings += self._tiff.check(stated.positions)
         numbers, kept = in_grid(stated.positions)
         gaps = [axis for axis, held in zip(_AXES, kept, strict=True) if len(held) > 1 and index_step(held) != 1]
         if gaps:
@@ -167,6 +170,7 @@ class _TiffStack:
             provenance=provenance,
             warnings=(*warnings, *stated.warnings),
             scenes=stated.scenes,
+            scene_name=stated.scene_name,
         )
         return info, numbers
 

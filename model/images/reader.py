@@ -92,7 +92,7 @@ def inspect(path: str | Path) -> ImageInfo:
 
         return _mha_info(path, inspect_mha(path))
     with closing(TiffReader(path)) as tiff:
-        return plane_info(path, _only_plane(path, tiff).info)
+        return plane_info(path, _only_plane(path, tiff))
 
 
 def read_image(path: str | Path) -> Image:
@@ -112,8 +112,8 @@ def read_image(path: str | Path) -> Image:
         pixels, mha = read_mha(path)
         return Image(to_grey(pixels), _mha_info(path, mha))
     with closing(TiffReader(path)) as tiff:
-        pixels = _only_plane(path, tiff).read()
-        return Image(to_grey(pixels), plane_info(path, tiff.info))
+        info = plane_info(path, _only_plane(path, tiff))
+        return Image(to_grey(tiff.read()), info)
 
 
 def is_mha(path: Path) -> bool:
@@ -121,14 +121,15 @@ def is_mha(path: Path) -> bool:
     return path.suffix.lower() == ".mha"
 
 
-def plane_info(path: Path, tiff: TiffInfo) -> ImageInfo:
-    """Describe the only plane of a TIFF by its tags, its OME-XML and its name."""
+def plane_info(path: Path, reader: TiffReader) -> ImageInfo:
+    """Check and describe the only plane of a TIFF by its tags, its OME-XML and its name."""
+    tiff, converted = reader.info, reader.check()
     metadata, provenance = OmeMetadata(channel=tiff.program.channel), dict[str, str]()
     if looks_like_ome(tiff.description):
         metadata, provenance = _read_ome(path, tiff)
     size = trusted_pixel_size(tiff, metadata.pixel_size_um, metadata.states_size)
     modality, contradiction = reconcile_modality(path, metadata.channel)
-    warnings = (*tiff.warnings, *metadata.warnings, *contradiction)
+    warnings = (*tiff.warnings, *converted, *metadata.warnings, *contradiction)
     name, transmitted = metadata.channel.name, metadata.channel.transmitted
     return ImageInfo(path, tiff.shape, tiff.axes, size, modality, name, transmitted, provenance, warnings)
 

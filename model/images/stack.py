@@ -63,6 +63,8 @@ class StackInfo:
         What was ignored or contradictory, one clause each, without the file's name.
     scenes : int
         How many images of other stage positions (or series) the file holds, this one included.
+    scene_name : str or None
+        What the file calls this one.
     """
 
     path: Path
@@ -77,6 +79,7 @@ class StackInfo:
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     scenes: int = 1
+    scene_name: str | None = None
 
     def holds(self, t: int, c: int, z: int) -> bool:
         """Whether it has a plane of these indices."""

@@ -5,7 +5,7 @@ data set, and an XML that promises more than the file holds would decide over it
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +87,28 @@ class TiffReader:
             with _as_user_errors(path):
                 self._directories = find_planes(path, self._tif)
                 planes = count_planes(self._tif, self._directories)
-                for page in self._directories.pages:
-                    _check_page(path, page)
                 self.info = _info(self._tif, self._directories, planes)
         except UserError:
             self.close()
             raise
         self._data_offset: int | None = None
+
+    def check(self, numbers: Iterable[int] = (0,)) -> tuple[str, ...]:
+        """Check the tags of planes by their numbers, to be called before `read`.
+
+        Returns
+        -------
+        tuple of str
+            How they are taken as grey values.
+        """
+        warnings: dict[str, None] = {}
+        pages = self._directories.pages
+        with _as_user_errors(self.path):
+            for number in numbers:
+                page = pages[number if len(pages) > 1 else 0]
+                _check_page(self.path, page)
+                warnings |= dict.fromkeys(conversion_warnings(page.dtype, page.samplesperpixel))
+        return tuple(warnings)
 
     def read_stated_planes(self, scene: int) -> StatedPlanes:
         """Read which plane is which, where no OME-XML tells it; before `read` where planes share a directory."""
@@ -249,7 +264,7 @@ def _info(tif: tifffile.TiffFile, directories: Directories, planes: int) -> Tiff
         software=str(first.software),
         program=read_program_metadata(tif),
         tag_pixel_size_um=_tag_pixel_size(tif, page),
-        warnings=(*directories.warnings, *conversion_warnings(page.dtype, page.samplesperpixel)),
+        warnings=directories.warnings,
     )
 
 

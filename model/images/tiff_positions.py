@@ -37,6 +37,7 @@ class StatedPlanes:
     warnings : tuple of str
     scenes : int
         Of how many stage positions or series the file has planes; these are of one of them.
+    scene_name : str or None
     """
 
     positions: Mapping[int, Position]
@@ -46,6 +47,7 @@ class StatedPlanes:
     time_increment_s: float | None = None
     warnings: tuple[str, ...] = ()
     scenes: int = 1
+    scene_name: str | None = None
 
 
 def count_planes(tif: tifffile.TiffFile, directories: Directories) -> int:
@@ -77,7 +79,7 @@ def read_stated_planes(
     page = directories.pages[0]
     if is_micro_manager(tif):
         if found := read_micro_manager_planes(path, directories.pages, scene):
-            return StatedPlanes(found.positions, found.channels, scenes=found.scenes)
+            return StatedPlanes(found.positions, found.channels, scenes=found.scenes, scene_name=found.scene_name)
         check_scene(path, scene, 1)
         return StatedPlanes(_of_axes({"Z": planes}, planes), warnings=(_nameless(planes),))
     check_scene(path, scene, 1)

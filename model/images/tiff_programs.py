@@ -73,11 +73,13 @@ class MicroManagerPlanes:
     channels : mapping of int to Channel
     scenes : int
         Of how many stage positions the file has planes; other axes of NDTiff count as such.
+    scene_name : str or None
     """
 
     positions: Mapping[int, Position]
     channels: Mapping[int, Channel]
     scenes: int
+    scene_name: str | None
 
 
 def read_micro_manager_planes(path: Path, pages: Sequence[Any], scene: int) -> MicroManagerPlanes | None:
@@ -95,8 +97,8 @@ def read_micro_manager_planes(path: Path, pages: Sequence[Any], scene: int) -> M
     labels = [label for metadata in stated if isinstance(metadata, Mapping) and (label := _label(metadata))]
     if len(labels) < len(pages):
         return None
-    places = [repr(_place(metadata)) for metadata in stated]
-    scenes = list(dict.fromkeys(places))
+    places = [_place(metadata) for metadata in stated]
+    scenes = sorted(set(places))
     names = list(dict.fromkeys(c for _, c, _ in labels if isinstance(c, str)))
     positions, channels = {}, {}
     with describing_scene(path, scene, len(scenes)):
@@ -107,7 +109,8 @@ def read_micro_manager_planes(path: Path, pages: Sequence[Any], scene: int) -> M
                 channels[c] = describe_channel(_text(metadata.get("Channel", name)))
         if len(set(positions.values())) < len(positions):
             refuse(path, "two planes of the same time, channel and focal plane", "another one for each")
-    return MicroManagerPlanes(positions, channels, len(scenes))
+    scene_name = _place_name(stated[places.index(scenes[scene])])
+    return MicroManagerPlanes(positions, channels, len(scenes), scene_name)
 
 
 def _label(metadata: Mapping[str, Any]) -> tuple[int, int | str, int] | None:
@@ -119,11 +122,18 @@ def _label(metadata: Mapping[str, Any]) -> tuple[int, int | str, int] | None:
     return (t, c, z) if isinstance(t, int) and isinstance(c, int | str) and isinstance(z, int) else None
 
 
-def _place(metadata: Mapping[str, Any]) -> Any:
-    """Stage position, and other axes of NDTiff."""
-    if isinstance(axes := metadata.get("Axes"), Mapping):
-        return sorted((str(axis), str(value)) for axis, value in axes.items() if axis not in _AXES)
-    return metadata.get("PositionIndex")
+def _place(metadata: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
+    """Stage position, and other axes of NDTiff, in an order: numbers by their value."""
+    axes = metadata.get("Axes")
+    stated = axes if isinstance(axes, Mapping) else {"position": metadata.get("PositionIndex")}
+    others = sorted((str(axis), value) for axis, value in stated.items() if axis not in _AXES)
+    return tuple((axis, value if isinstance(value, int) else -1, str(value)) for axis, value in others)
+
+
+def _place_name(metadata: Mapping[str, Any]) -> str | None:
+    if _text(metadata.get("PositionName")) or not isinstance(metadata.get("Axes"), Mapping):
+        return _text(metadata.get("PositionName"))
+    return ", ".join(f"{axis} {text}" for axis, _, text in _place(metadata)) or None
 
 
 def read_stk_planes(tif: tifffile.TiffFile, planes: int) -> tuple[tuple[Position, ...], Mapping[int, Channel]]:
