@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,8 +20,8 @@ from ..errors import UserError
 from .grey import conversion_warnings, to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
 from .ome_image import channel_of
-from .stack import Channel, Position, StackInfo, check_index, describing_scene, in_grid
-from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
+from .stack import Channel, Position, Stack, StackInfo, check_index, describing_scene, in_grid
+from .units import plausible_pixel_size, plausible_z_step
 
 _PIXEL_TYPES = {
     "Gray8": (np.uint8, 1), "Gray16": (np.uint16, 1), "Gray32Float": (np.float32, 1),
@@ -61,7 +61,7 @@ def open_czi(path: Path, scene: int) -> "CziStack":
         raise UserError(damaged) from error
 
 
-class CziStack:
+class CziStack(Stack):
     """The planes of a scene of an open CZI file."""
 
     def __init__(self, path: Path, document: Any, scene: int, opened: ExitStack) -> None:
@@ -90,14 +90,6 @@ class CziStack:
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        """Return the stack itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the file."""
-        self.close()
 
     def _describe(self, path: Path, scene: int) -> StackInfo:
         tiles = _read_tiles(self._document)
@@ -133,7 +125,7 @@ class CziStack:
             focal_planes=len(kept[2]),
             stored=frozenset(self._numbers) if len(self._numbers) < math.prod(map(len, kept)) else None,
             pixel_size_um=size,
-            z_step_um=_z_step(root),
+            z_step_um=plausible_z_step(_distance_um(root, "Z")),
             time_increment_s=_positive(root.findtext(_INTERVAL)),
             warnings=tuple(dict.fromkeys(warnings)),
             scenes=scenes,
@@ -233,12 +225,6 @@ def _channel(element: ElementTree.Element, warnings: list[str]) -> Channel:
 def _pixel_size(root: ElementTree.Element) -> tuple[float, float] | None:
     y, x = (_distance_um(root, axis) for axis in "YX")
     return plausible_pixel_size((y, x)) if y and x else None
-
-
-def _z_step(root: ElementTree.Element) -> float | None:
-    low, high = PLAUSIBLE_Z_STEP_UM
-    step = _distance_um(root, "Z")
-    return step if step and low <= step <= high else None
 
 
 def _distance_um(root: ElementTree.Element, axis: str) -> float | None:

@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,8 +19,8 @@ from ..errors import UserError
 from .channels import describe_channel
 from .grey import conversion_warnings, to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
-from .stack import Channel, StackInfo, check_index, describing_scene
-from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size, um_per_unit
+from .stack import Channel, Stack, StackInfo, check_index, describing_scene
+from .units import plausible_pixel_size, plausible_z_step, um_per_unit
 
 # What liffile has to say of strange files is said by UserError; without this it lands on stderr as well.
 logging.getLogger("liffile").addHandler(logging.NullHandler())
@@ -64,7 +64,7 @@ def open_lif(path: Path, scene: int) -> "LifStack":
             raise UserError(damaged) from error
 
 
-class LifStack:
+class LifStack(Stack):
     """The planes of a scene of a LIF file; `images` are those of liffile."""
 
     def __init__(self, path: Path, images: Sequence[Any], scene: int) -> None:
@@ -90,14 +90,6 @@ class LifStack:
         """Close the file."""
         self._pixels.close()
 
-    def __enter__(self) -> Self:
-        """Return the stack itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the file."""
-        self.close()
-
     def _describe(self, path: Path, image: Any, scenes: int) -> StackInfo:
         layout = self._layout
         size = _pixel_size(layout.dimensions)
@@ -111,7 +103,7 @@ class LifStack:
             channels=_channels(image.xml_element, layout.channels),
             focal_planes=layout.length("Z"),
             pixel_size_um=size,
-            z_step_um=_z_step(layout.dimensions),
+            z_step_um=plausible_z_step(_step_um(layout.dimensions, "Z")),
             time_increment_s=layout.dimensions["T"].step(1.0) if "T" in layout.dimensions else None,
             warnings=tuple(dict.fromkeys(warnings)),
             scenes=scenes,
@@ -261,11 +253,9 @@ def _channel(setting: ElementTree.Element, lut: str | None) -> Channel:
 
 
 def _pixel_size(dimensions: Mapping[str, _Dimension]) -> tuple[float, float] | None:
-    y, x = (dimensions[axis].step(um_per_unit(dimensions[axis].unit)) for axis in "YX")
+    y, x = (_step_um(dimensions, axis) for axis in "YX")
     return plausible_pixel_size((y, x)) if y and x else None
 
 
-def _z_step(dimensions: Mapping[str, _Dimension]) -> float | None:
-    low, high = PLAUSIBLE_Z_STEP_UM
-    step = dimensions["Z"].step(um_per_unit(dimensions["Z"].unit)) if "Z" in dimensions else None
-    return step if step and low <= step <= high else None
+def _step_um(dimensions: Mapping[str, _Dimension], axis: str) -> float | None:
+    return dimensions[axis].step(um_per_unit(dimensions[axis].unit)) if axis in dimensions else None

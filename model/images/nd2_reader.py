@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from ..errors import UserError
 from .channels import describe_channel
 from .grey import to_grey
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, missing_package, refuse
-from .stack import Channel, StackInfo, check_index, describing_scene
-from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size
+from .stack import Channel, Stack, StackInfo, check_index, describing_scene
+from .units import plausible_pixel_size, plausible_z_step
 
 _CONTRASTS = {"brightfield": "brightfield", "phaseContrast": "phase", "diContrast": "dic"}
 _AXES = {"TimeLoop": "T", "NETimeLoop": "T", "ZStackLoop": "Z", "XYPosLoop": "P"}
@@ -46,7 +46,7 @@ def open_nd2(path: Path, scene: int) -> "Nd2Stack":
         raise UserError(f"{path}: found a damaged or truncated ND2 file, expected {EXPECTED_PLANE}.") from error
 
 
-class Nd2Stack:
+class Nd2Stack(Stack):
     """The planes of a scene of an open ND2 file; a frame holds all channels of one time and focal plane."""
 
     def __init__(self, path: Path, file: Any, scene: int) -> None:
@@ -93,14 +93,6 @@ class Nd2Stack:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        """Return the stack itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the file."""
-        self.close()
 
 
 def _check_kind(path: Path, file: Any) -> None:
@@ -179,8 +171,7 @@ def _pixel_size(file: Any) -> tuple[float, float] | None:
 
 def _z_step(file: Any) -> float | None:
     steps = [abs(loop.parameters.stepUm) for loop in file.experiment if loop.type == "ZStackLoop"]
-    low, high = PLAUSIBLE_Z_STEP_UM
-    return float(f"{steps[0]:.9g}") if len(steps) == 1 and low <= steps[0] <= high else None
+    return plausible_z_step(steps[0]) if len(steps) == 1 else None
 
 
 def _time_increment(file: Any) -> float | None:

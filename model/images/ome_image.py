@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from ..labels import Modality
 from .channels import describe_channel
 from .stack import Channel, Position
-from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size, seconds_per_unit, um_per_unit
+from .units import plausible_pixel_size, plausible_z_step, seconds_per_unit, um_per_unit
 
 _MODALITY_OF_CONTRAST = {"brightfield": Modality.BF, "phase": Modality.PC, "dic": Modality.DIC}
 _OTHER_CONTRASTS = {
@@ -277,10 +277,7 @@ def _pixel_size(attributes: tuple[str | None, ...], warnings: list[str]) -> tupl
 def _z_step(pixels: ElementTree.Element) -> float | None:
     """Distance of focal planes in µm; None where it is absent or senseless: nothing but the output's metadata."""
     step, unit = _number(pixels.get("PhysicalSizeZ")), um_per_unit(pixels.get("PhysicalSizeZUnit") or "µm")
-    low, high = PLAUSIBLE_Z_STEP_UM
-    if step is None or unit is None or not low <= step * unit <= high:
-        return None
-    return float(f"{step * unit:.9g}")
+    return None if step is None or unit is None else plausible_z_step(step * unit)
 
 
 def _time_increment(pixels: ElementTree.Element) -> float | None:

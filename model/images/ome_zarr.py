@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..errors import UserError
 from .grey import conversion_warnings, is_convertible, to_grey
 from .limits import EXPECTED_PLANE, MAX_SIDE_PX, check_expansion, missing_package, refuse
 from .ome_zarr_metadata import check_version, read_axes, read_channels, read_sizes
-from .stack import StackInfo, check_index
+from .stack import Stack, StackInfo, check_index
 
 PROVENANCE_KEY = "in-silico-labelling/provenance"
 
@@ -54,7 +54,7 @@ def open_ome_zarr(path: Path) -> "OmeZarrStack":
         raise UserError(f"{path}: found damaged or incomplete metadata, expected {_EXPECTED}.") from error
 
 
-class OmeZarrStack:
+class OmeZarrStack(Stack):
     """The planes of full resolution of an open image."""
 
     def __init__(self, path: Path, group: Any, metadata: Mapping[str, Any]) -> None:
@@ -100,13 +100,6 @@ class OmeZarrStack:
 
     def close(self) -> None:
         """Do nothing: chunks are files that are opened when they are read."""
-
-    def __enter__(self) -> Self:
-        """Return the stack itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Do nothing."""
 
 
 def _check_is_folder(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from .channels import describe_channel
 from .limits import refuse
 from .stack import Channel
-from .units import PLAUSIBLE_Z_STEP_UM, plausible_pixel_size, seconds_per_unit, um_per_unit
+from .units import plausible_pixel_size, plausible_z_step, seconds_per_unit, um_per_unit
 
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 _AXES_BEFORE_0_3 = "tczyx"  # which had no field for them
@@ -69,12 +69,11 @@ def read_sizes(
         pixel_size = plausible_pixel_size((lengths.get("y", math.nan), lengths.get("x", math.nan)))
         if pixel_size is None:
             warnings.append("its pixel size is not one of a light microscope and is ignored")
-    z_step, (low, high) = lengths.get("z"), PLAUSIBLE_Z_STEP_UM
-    if z_step is not None and not low <= z_step <= high:
+    z_step = plausible_z_step(lengths.get("z"))
+    if z_step is None and "z" in lengths:
         warnings.append("its distance of focal planes is not one of a light microscope and is ignored")
-        z_step = None
     increment = stated.get("t", 0.0) * (seconds_per_unit(units.get("t") or "") or 0.0)
-    return Sizes(pixel_size, _rounded(z_step), _rounded(increment) if 0 < increment < math.inf else None)
+    return Sizes(pixel_size, z_step, float(f"{increment:.9g}") if 0 < increment < math.inf else None)
 
 
 def read_channels(metadata: Mapping[str, Any], count: int, warnings: list[str]) -> tuple[Channel, ...]:
@@ -106,7 +105,3 @@ def _scale(
 
 def _repeats(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.9g}")

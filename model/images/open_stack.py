@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +80,7 @@ def open_stack(path: str | Path, scene: int | None = None) -> Stack:
     return _TiffStack(path, scene)
 
 
-class _MhaStack:
+class _MhaStack(Stack):
     """The only plane of a MetaImage file."""
 
     def __init__(self, path: Path) -> None:
@@ -94,14 +93,8 @@ class _MhaStack:
     def close(self) -> None:
         pass
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-class _TiffStack:
+class _TiffStack(Stack):
     """The planes of a TIFF, found by OME-XML or whatever else tells which plane is which."""
 
     def __init__(self, path: Path, scene: int) -> None:
@@ -118,12 +111,6 @@ class _TiffStack:
 
     def close(self) -> None:
         self._tiff.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _describe(self, path: Path, scene: int) -> tuple[StackInfo, Mapping[Position, int]]:
         """Describe a scene of the file, and tell the number in the file of each of its planes by its position."""

@@ -1,11 +1,12 @@
 """Files of many planes: times, channels, focal planes; each plane is read when it is asked for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,22 +94,26 @@ class StackInfo:
         return sorted((t, z) for t, c, z in self.stored if c == channel)
 
 
-class Stack(Protocol):
-    """An open file of one or more planes."""
+class Stack(ABC):
+    """An open file of one or more planes, or one of its scenes."""
 
     info: StackInfo
 
+    @abstractmethod
     def read_plane(self, t: int, c: int, z: int) -> NDArray[np.uint16]:
         """Read one plane (Y, X) as `grey.to_grey` gives it; UserError where it is damaged."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close the file."""
 
     def __enter__(self) -> Self:
         """Return the stack itself."""
+        return self
 
     def __exit__(self, *error: object) -> None:
         """Close the file."""
+        self.close()
 
 
 @dataclass(frozen=True)

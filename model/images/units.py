@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 # A light microscope's pixel lies well inside; what lies outside is a wrong unit, or print resolution.
 PLAUSIBLE_PIXEL_SIZE_UM = (0.01, 10.0)
-PLAUSIBLE_Z_STEP_UM = (0.001, 1000.0)
+_PLAUSIBLE_Z_STEP_UM = (0.001, 1000.0)
 
 _UM_PER_SYMBOL: Mapping[str, float] = {
     "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "µm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6,
@@ -54,3 +54,9 @@ def plausible_pixel_size(size_um: tuple[float, float]) -> tuple[float, float] | 
     if not all(math.isfinite(um) and low <= um <= high for um in size_um):
         return None
     return float(f"{size_um[0]:.9g}"), float(f"{size_um[1]:.9g}")
+
+
+def plausible_z_step(step_um: float | None) -> float | None:
+    """Return a distance of focal planes in µm, rounded as sizes are; None where it is unknown or senseless."""
+    low, high = _PLAUSIBLE_Z_STEP_UM
+    return float(f"{step_um:.9g}") if step_um is not None and low <= step_um <= high else None
