@@ -36,7 +36,7 @@ def serve() -> int:
 
 def distribute() -> int:
     """Run ``distribute.py``; returns its exit code."""
-    needed = "distribute.py needs Dask: pip install 'in-silico-labelling[distribute]'"
+    needed = "distribute.py needs Dask: pip install dask dask-jobqueue distributed"
     return run(f"{__package__}.distribution.command_line", needed)
 
 

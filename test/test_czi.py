@@ -206,4 +206,4 @@ def test_damaged_bytes_are_read_or_one_sentence(tmp_path: Path) -> None:
 def test_without_the_package_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.czi")
     monkeypatch.setitem(sys.modules, "pylibCZIrw.czi", None)
-    assert 'pip install "in-silico-labelling[czi]", or the image exported as OME-TIFF' in refusal(path)
+    assert "(pip install pylibCZIrw), or the image exported as OME-TIFF" in refusal(path)

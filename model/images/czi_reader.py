@@ -48,7 +48,7 @@ def open_czi(path: Path, scene: int) -> "CziStack":
     try:
         from pylibCZIrw.czi import open_czi as opened
     except ImportError as error:
-        raise missing_package(path, "a CZI file", "czi") from error
+        raise missing_package(path, "a CZI file", "pylibCZIrw") from error
     damaged = f"{path}: found a damaged or truncated CZI file, expected {EXPECTED_PLANE}."
     try:
         _check_directory(path)

@@ -47,7 +47,7 @@ def open_lif(path: Path, scene: int) -> "LifStack":
     try:
         import liffile
     except ImportError as error:
-        raise missing_package(path, "a LIF file", "lif") from error
+        raise missing_package(path, "a LIF file", "liffile") from error
     damaged = f"{path}: found a damaged or truncated LIF file, expected {EXPECTED_PLANE}."
     try:
         file = liffile.LifFile(path, mode="r")

@@ -19,11 +19,11 @@ def refuse(path: Path, found: str, expected: str = EXPECTED_PLANE) -> NoReturn:
     raise UserError(f"{path}: found {found}, expected {expected}.")
 
 
-def missing_package(path: Path, kind: str, extra: str) -> UserError:
-    """Say which optional extra reads a file, e.g. of the kind ``"an ND2 file"``."""
+def missing_package(path: Path, kind: str, package: str) -> UserError:
+    """Say which package reads a file, e.g. of the kind ``"an ND2 file"``."""
     return UserError(
-        f"{path}: found {kind}, but the package to read it is missing, expected it by: "
-        f'pip install "in-silico-labelling[{extra}]", or the image exported as OME-TIFF.'
+        f"{path}: found {kind}, expected the package that reads it (pip install {package}), "
+        "or the image exported as OME-TIFF."
     )
 
 

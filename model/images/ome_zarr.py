@@ -36,7 +36,7 @@ def open_ome_zarr(path: Path) -> "OmeZarrStack":
     try:
         import zarr
     except ImportError as error:
-        raise missing_package(path, "OME-Zarr", "zarr") from error
+        raise missing_package(path, "OME-Zarr", "'zarr==3.1.*'") from error
     from .ome_zarr_blosc import check_blosc_chunks
 
     check_blosc_chunks()

@@ -62,8 +62,7 @@ def write_ome_zarr(
         import zarr
     except ImportError as error:
         raise UserError(
-            f"{path}: the package to write OME-Zarr is missing, "
-            'expected it by: pip install "in-silico-labelling[zarr]".'
+            f"{path}: OME-Zarr cannot be written, expected the package that does it (pip install 'zarr==3.1.*')."
         ) from error
     *stacked, height, width = shape
     if len(channels) != stacked[1]:
