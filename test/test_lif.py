@@ -137,9 +137,10 @@ def test_images_and_tiles_are_scenes(tmp_path: Path) -> None:
     images = [series("ZCYX"), series("MCYX"), series("YX", np.uint8)]
     path = write(tmp_path / "a.lif", *images)
     expected = [(images[0].pixels, "ZCYX"), *((tile, "CYX") for tile in images[1].pixels), (images[2].pixels, "YX")]
+    names = ["Series0", *(f"Series1, tile {n}" for n in range(4)), "Series2"]
     for scene, (pixels, axes) in enumerate(expected):
         with open_stack(path, scene) as stack:
-            assert stack.info.scenes == 6
+            assert (stack.info.scenes, stack.info.scene_name) == (6, names[scene])
             assert_planes(stack, pixels, axes)
     assert "found no scene 6, expected an index of 0 to 5" in refusal(path, 6)
 

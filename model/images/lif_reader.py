@@ -76,7 +76,8 @@ class LifStack(Stack):
         with describing_scene(path, scene, scenes):
             number, tile = next((n, scene - sum(tiles[:n])) for n in range(len(tiles)) if scene < sum(tiles[: n + 1]))
             self._layout = _read_layout(path, images[number], tile)
-            self.info = self._describe(path, images[number], scenes)
+            name = f"{images[number].name}, tile {tile}" if tiles[number] > 1 else str(images[number].name)
+            self.info = self._describe(path, images[number].xml_element, name, scenes)
         with path.open("rb") as file:
             self._pixels = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -90,7 +91,7 @@ class LifStack(Stack):
         """Close the file."""
         self._pixels.close()
 
-    def _describe(self, path: Path, image: Any, scenes: int) -> StackInfo:
+    def _describe(self, path: Path, element: ElementTree.Element, name: str, scenes: int) -> StackInfo:
         layout = self._layout
         size = _pixel_size(layout.dimensions)
         warnings = [text for c in layout.channels for text in conversion_warnings(c.dtype, len(c.offsets))]
@@ -100,14 +101,14 @@ class LifStack(Stack):
             path,
             (layout.dimensions["Y"].length, layout.dimensions["X"].length),
             times=layout.length("T"),
-            channels=_channels(image.xml_element, layout.channels),
+            channels=_channels(element, layout.channels),
             focal_planes=layout.length("Z"),
             pixel_size_um=size,
             z_step_um=plausible_z_step(_step_um(layout.dimensions, "Z")),
             time_increment_s=layout.dimensions["T"].step(1.0) if "T" in layout.dimensions else None,
             warnings=tuple(dict.fromkeys(warnings)),
             scenes=scenes,
-            scene_name=str(image.name),
+            scene_name=name,
         )
 
 
