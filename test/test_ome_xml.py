@@ -126,12 +126,14 @@ def test_another_image_of_the_same_proportions_is_no_level(tmp_path: Path, plane
     if (planes, px) == (1, "0.2"):  # as some writers list the levels of a pyramid
         assert inspect(path).warnings == ("its image of 40 x 32 px is taken as a smaller copy of the one of full size",)
         return
-    for read in (inspect, open_stack):
-        with pytest.raises(UserError, match="of 80 x 64 px and 40 x 32 px, expected images of one size"):
-            read(path)
+    with pytest.raises(UserError, match="of 80 x 64 px and 40 x 32 px, expected images of one size"):
+        inspect(path)
+    with open_stack(path, 1) as stack:
+        assert (stack.info.scenes, stack.info.focal_planes, stack.info.shape) == (2, planes, (32, 40))
+        np.testing.assert_array_equal(stack.read_plane(0, 0, planes - 1), PIXELS[::2, ::2] + planes - 1)
 
 
-def test_another_image_beside_a_stack_is_refused(tmp_path: Path) -> None:
+def test_another_image_beside_a_stack_is_a_scene(tmp_path: Path) -> None:
     first = image(0, sizes=(3, 1, 1), tiff_data='<TiffData IFD="0" PlaneCount="3"/>')
     second = image(1, shape=(32, 40), sizes=(2, 1, 1), tiff_data='<TiffData IFD="3" PlaneCount="2"/>')
     path = tmp_path / "a.ome.tif"
@@ -141,8 +143,10 @@ def test_another_image_beside_a_stack_is_refused(tmp_path: Path) -> None:
             tiff.write(PIXELS, description=None if n else ome(first, second).encode(), **options)
         for _ in range(2):
             tiff.write(PIXELS[::2, ::2], **options)
-    with pytest.raises(UserError, match="80 x 64 px and 40 x 32 px"):
-        open_stack(path)
+    for scene, (planes, step) in enumerate([(3, 1), (2, 2)]):
+        with open_stack(path, scene) as stack:
+            assert (stack.info.scenes, stack.info.focal_planes) == (2, planes)
+            np.testing.assert_array_equal(stack.read_plane(0, 0, 1), PIXELS[::step, ::step])
 
 
 def test_metadata_in_a_companion_file(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from model.case import Case
 from model.discovery import discover
 from model.distribution.dispatch import _Task
 from model.errors import UserError
-from model.images import read_image
+from model.images import inspect, read_image
 from model.images.open_stack import open_stack
 from model.images.stack import SceneError
 from model.labels import Modality, Organelle
@@ -73,16 +73,25 @@ def test_ome_tiff_of_several_images(tmp_path: Path) -> None:
             assert stack.info.pixel_size_um == pytest.approx((0.1 * (number + 1),) * 2)
 
 
-def test_a_scene_of_half_the_size_is_no_smaller_copy(tmp_path: Path) -> None:
-    scenes = [SCENES[2], SCENES[2], SCENES[2][..., ::2, ::2]]
-    for size in (None, 0.1):
-        path = tmp_path / "a.ome.tif"
+@pytest.mark.parametrize("size", [None, 0.1, 0.25])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_scenes_of_several_sizes(tmp_path: Path, size: float | None, order: tuple[int, ...]) -> None:
+    """One of half the size is no smaller copy: there is but one of it, or its pixels are not twice as large."""
+    several = [SCENES[0], SCENES[1][..., :30, :], SCENES[2][..., ::2, ::2]]
+    alike = [SCENES[2], SCENES[2] + np.uint16(1), SCENES[2][..., ::2, ::2]]
+    for stacks in (several, alike):
+        path, scenes = tmp_path / "a.ome.tif", [stacks[number] for number in order]
         with tifffile.TiffWriter(path, ome=True) as tiff:
-            for pixels in scenes:
-                metadata = {"axes": "TCZYX"} | ({"PhysicalSizeX": size, "PhysicalSizeY": size} if size else {})
+            for n, pixels in enumerate(scenes):
+                metadata: dict[str, Any] = {"axes": "TCZYX", "Name": f"well {n}"}
+                metadata |= {"PhysicalSizeX": size, "PhysicalSizeY": size} if size else {}
                 tiff.write(pixels, photometric="minisblack", contiguous=False, metadata=metadata)
-        with pytest.raises(UserError, match="of 36 x 40 px and 18 x 20 px, expected images of one size"):
-            open_stack(path)
+        assert_scenes(path, scenes)
+        with open_stack(path, 1) as stack:
+            assert (stack.info.warnings, stack.info.pixel_size_um) == ((), size and (size, size))
+        for read in (inspect, read_image):
+            with pytest.raises(UserError, match=r"found (several )?images.* of|found \d planes"):
+                read(path)
 
 
 def test_a_scene_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:

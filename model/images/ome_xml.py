@@ -6,6 +6,7 @@ directory), else by its size in pixels.
 """
 
 import html
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -179,6 +180,37 @@ def read_stack_metadata(
     return OmeStackMetadata(positions, channels, size, states_size, *steps, tuple(warnings), len(found), image.name)
 
 
+def directories_of_images(
+    root: ElementTree.Element, path: Path, shapes: Mapping[int, tuple[int, int]]
+) -> list[frozenset[int]]:
+    """List the directories of each Image that has some in the file `path`, if they are of several sizes.
+
+    Parameters
+    ----------
+    root : Element
+    path : Path
+    shapes : mapping of int to (int, int)
+        Rows and columns of each directory that may hold a plane, by its number in the file's chain.
+
+    Returns
+    -------
+    list of frozenset of int
+        In the order of the Images; empty where they contradict the directories, or all are smaller copies of one.
+    """
+    images = _images(root)
+    file_uuid = _known_uuid(images, (root.get("UUID") or "").strip().lower() or None)
+    found = [(image, image.positions(path.name, max(shapes) + 1, file_uuid).keys() & shapes.keys()) for image in images]
+    found = [(image, numbers) for image, numbers in found if numbers]
+    fits = all(shapes[number] == image.shape for image, numbers in found for number in numbers)
+    if not fits or sorted(number for _, numbers in found for number in numbers) != sorted(shapes):
+        return []
+    of_shape = {shape: [i for i, numbers in found if shapes[min(numbers)] == shape] for shape in set(shapes.values())}
+    full = of_shape.pop(max(of_shape, key=math.prod))
+    if all(_are_copies(small, full) for small in of_shape.values()):
+        return []
+    return [frozenset(numbers) for _, numbers in found]
+
+
 def check_levels(
     root: ElementTree.Element,
     path: Path,
@@ -220,11 +252,15 @@ def check_levels(
         small = [i for i in own if not numbers.isdisjoint(i.positions(path.name, max(numbers) + 1, file_uuid))]
         if not small:
             continue
-        if len(small) != len(full) or not all(any(_is_copy(i, of) for of in full) for i in small):
+        if not _are_copies(small, full):
             found = " and ".join(f"{x} x {y} px" for y, x in (shape, size))
             refuse(path, f"images (positions or scenes) of {found}", "images of one size")
         warnings.append(f"its image of {size[1]} x {size[0]} px is taken as a smaller copy of the one of full size")
     return tuple(warnings)
+
+
+def _are_copies(small: Sequence[OmeImage], full: Sequence[OmeImage]) -> bool:
+    return len(small) == len(full) and all(any(_is_copy(image, of) for of in full) for image in small)
 
 
 def _is_copy(small: OmeImage, full: OmeImage) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ class _TiffStack(Stack):
     """The planes of a TIFF, found by OME-XML or whatever else tells which plane is which."""
 
     def __init__(self, path: Path, scene: int) -> None:
-        self._tiff = TiffReader(path)
+        self._tiff = TiffReader(path, scene)
         try:
             self.info, self._numbers = self._describe(path, scene)
         except BaseException:
@@ -114,6 +115,14 @@ class _TiffStack(Stack):
 
     def _describe(self, path: Path, scene: int) -> tuple[StackInfo, Mapping[Position, int]]:
         """Describe a scene of the file, and tell the number in the file of each of its planes by its position."""
+        tiff = self._tiff.info
+        if tiff.scenes > 1:  # its planes are those of the scene already
+            with describing_scene(path, scene, tiff.scenes):
+                info, numbers = self._describe_planes(path, 0)
+            return replace(info, scenes=tiff.scenes), numbers
+        return self._describe_planes(path, scene)
+
+    def _describe_planes(self, path: Path, scene: int) -> tuple[StackInfo, Mapping[Position, int]]:
         tiff = self._tiff.info
         if tiff.planes == 1:
             check_scene(path, scene, 1)

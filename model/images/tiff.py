@@ -6,8 +6,8 @@ data set, and an XML that promises more than the file holds would decide over it
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .grey import conversion_warnings
 from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
+from .stack import describing_scene
 from .tiff_directories import Directories, check_chain, find_planes, stored_axes
 from .tiff_positions import StatedPlanes, count_planes, read_stated_planes
 from .tiff_programs import ProgramMetadata, read_program_metadata
+from .tiff_scenes import split_by_size
 from .units import plausible_pixel_size, um_per_unit
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -61,6 +63,8 @@ class TiffInfo:
     tag_pixel_size_um : (float, float) or None
         Pixel size (y, x) in µm by the resolution tags and, of ImageJ, its unit.
     warnings : tuple of str
+    scenes : int
+        How many OME Images of several sizes there are, each a scene; 1 where all have one size.
     """
 
     shape: tuple[int, int]
@@ -74,20 +78,26 @@ class TiffInfo:
     program: ProgramMetadata
     tag_pixel_size_um: tuple[float, float] | None
     warnings: tuple[str, ...]
+    scenes: int = 1
 
 
 class TiffReader:
-    """An open classic or BigTIFF; UserError for what holds no planes of grey values or RGB."""
+    """An open classic or BigTIFF; UserError for what holds no planes of grey values or RGB.
 
-    def __init__(self, path: Path) -> None:
+    Of one with OME Images of several sizes, the planes are those of the Image number `scene`; None refuses it.
+    """
+
+    def __init__(self, path: Path, scene: int | None = None) -> None:
         self.path = path
         self._opened = ExitStack()
         self._tif = self._opened.enter_context(_opened(path))
         try:
             with _as_user_errors(path):
-                self._directories = find_planes(path, self._tif)
+                images = [] if scene is None else split_by_size(path, self._tif)
+                with describing_scene(path, scene or 0, len(images)) if images else nullcontext():
+                    self._directories = find_planes(path, self._tif, images[scene or 0] if images else None)
                 planes = count_planes(self._tif, self._directories)
-                self.info = _info(self._tif, self._directories, planes)
+                self.info = replace(_info(self._tif, self._directories, planes), scenes=max(1, len(images)))
         except UserError:
             self.close()
             raise
