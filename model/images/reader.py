@@ -18,7 +18,7 @@ from .limits import refuse
 from .ome_image import OmeMetadata, PlaneLocation
 from .ome_writer import SOFTWARE
 from .ome_xml import check_levels, companion_name, looks_like_ome, parse_ome, read_plane_metadata, read_provenance
-from .stack import Channel
+from .stack import Channel, StackInfo
 from .tiff import TiffInfo, TiffReader, is_tiff, read_description
 
 if TYPE_CHECKING:
@@ -68,6 +68,17 @@ class ImageInfo:
     transmitted: bool | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def as_stack(self) -> StackInfo:
+        """Describe the plane as a stack of one."""
+        return StackInfo(
+            self.path,
+            self.shape,
+            channels=(Channel(self.channel, self.modality, self.transmitted),),
+            pixel_size_um=self.pixel_size_um,
+            provenance=self.provenance,
+            warnings=self.warnings,
+        )
 
 
 @dataclass(frozen=True)
