@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_czi
+import test_lif
 import tifffile
 from containers import ROOT, Dish, docker
 from test_inference import write_image
@@ -20,6 +22,8 @@ from model.images.stack import OutputChannel
 from model.labels import Organelle
 
 pytestmark = pytest.mark.container
+
+SAMPLES = ROOT.parent / "shared" / "samples"
 
 
 def empty_folder(dish: Dish) -> Sequence[str]:
@@ -156,6 +160,20 @@ def test_stacks_and_ome_zarr_are_read_and_written(dish: Dish) -> None:
         assert [channel.name for channel in stack.info.channels] == ["Input", *(o.label for o in Organelle)]
         np.testing.assert_array_equal(stack.read_plane(1, 0, 0), planes[1, 0, 0])
         assert stack.read_plane(1, 2, 0).std() > 0
+
+
+def test_files_of_microscopes_are_read(dish: Dish) -> None:
+    test_czi.write(dish.input / "a.czi", [test_czi.STACK[:1, :, :1]] * 2, planes=[(0, 0, 0), (0, 1, 0)])
+    test_lif.write(dish.input / "b.lif", test_lif.series("MYX", settings=["TL-PH"]))
+    expected = ["a_scene0", "a_scene1", *(f"b_scene{tile}" for tile in range(4))]
+    for sample in SAMPLES.glob("example-multichannel.nd2"):  # real files are not in the project
+        shutil.copy(sample, dish.input / "c.nd2")
+        expected.append("c")
+    dish.options = [*dish.options, "--preset", "fast", "--channel", "0"]
+    done = dish.run()
+    assert (done.returncode, f"{len(expected)} images predicted" in done.stdout) == (0, True), done.stderr
+    folder = dish.output / "images/nucleus-fluorescence-ome-tiff"
+    assert sorted(path.stem for path in folder.iterdir()) == expected
 
 
 def test_weights_of_the_model_volume_win(dish: Dish, resources: Path) -> None:
