@@ -9,6 +9,7 @@ four folders, `images/{organelle}-fluorescence-ome-tiff/<key>.tiff`. Truth comes
   field.
 """
 
+import glob
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -278,5 +279,9 @@ def _missing_sentence(predictions: Path, missing: list[_Wanted], shown: int = 5)
     root = _socket_root_of(predictions)
     paths = [str(root / output_slug(entry.organelle) / f"{entry.key}.tiff") for entry in missing[:shown]]
     more = f" and {len(missing) - shown} more" if len(missing) > shown else ""
+    scenes = sorted(root.glob(f"{output_slug(missing[0].organelle)}/{glob.escape(missing[0].key)}_scene*.tiff"))
+    if scenes:
+        found = f"{scenes[0].name} and {len(scenes) - 1} more" if scenes[1:] else scenes[0].name
+        return f"{paths[0]}: found {found} instead, expected the prediction of a file of one scene."
     count = "a prediction is" if len(missing) == 1 else f"{len(missing)} predictions are"
     return f"The evaluation fails as the challenge would, since {count} missing: {', '.join(paths)}{more}."

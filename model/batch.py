@@ -27,7 +27,15 @@ from .discovery import refuse_equal_outputs
 from .errors import SelectionError
 from .images.open_stack import open_stack
 from .images.stack import SceneError, Stack
-from .outputs import Content, OutputFile, former_outputs, output_files, remove_output, write_output
+from .outputs import (
+    Content,
+    OutputFile,
+    files_of_other_scenes,
+    former_outputs,
+    output_files,
+    remove_output,
+    write_output,
+)
 from .plan import NetworkInputs, NetworkOutputs
 from .predictor import Predictor
 
@@ -290,6 +298,7 @@ class _Batch:
                 raise error
             if job is not None and end.status is Status.PREDICTED:
                 _write(job)
+                _remove_outputs(files_of_other_scenes(end.case))
         except SelectionError:
             raise
         except Exception:

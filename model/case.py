@@ -28,6 +28,8 @@ class Case:
         Which scene of a file of several, from 0: a stage position, or a series.
     scenes : int
         How many cases come from the same file.
+    all_scenes : bool
+        Whether these are all of its scenes.
     """
 
     source: Path
@@ -36,6 +38,7 @@ class Case:
     original_name: str | None = None
     scene: int | None = None
     scenes: int = 1
+    all_scenes: bool = True
 
     @property
     def output_name(self) -> str:
@@ -62,7 +65,7 @@ class Case:
     @property
     def whole_file(self) -> "Case":
         """The case of the file, before it was known to hold several scenes."""
-        return replace(self, scene=None, scenes=1)
+        return replace(self, scene=None, scenes=1, all_scenes=True)
 
     def of_scenes(self, scenes: int, wanted: int | None) -> list["Case"]:
         """Make a case of each scene of a file, or of the only one that is wanted; none where it holds but one.
@@ -77,4 +80,6 @@ class Case:
         except UserError as error:
             raise SelectionError(str(error)) from error
         numbers = range(scenes) if wanted is None else [wanted]
-        return [] if scenes == 1 else [replace(self, scene=number, scenes=len(numbers)) for number in numbers]
+        if scenes == 1:
+            return []
+        return [replace(self, scene=number, scenes=len(numbers), all_scenes=wanted is None) for number in numbers]

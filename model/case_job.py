@@ -9,7 +9,8 @@ from .case import Case
 from .commands import one_line
 from .discovery import is_prediction
 from .errors import UserError
-from .files import content_sha256
+from .files import content_sha256, shared_sha256
+from .images.ome_writer import xml_text
 from .images.reader import reconcile_modality
 from .images.stack import Stack, StackInfo
 from .labels import Modality, Organelle
@@ -136,10 +137,11 @@ def open_job(case: Case, stack: Stack, predictor: Predictor, options: BatchOptio
     modality, warnings = _choose_modality(case, info, channel, options, predictor.predicts_unknown_modality)
     selected = select_planes(stack, channel, options.selection, modality)
     plan = predictor.plan(modality, info.shape, info.pixel_size_um)
-    plan = plan.with_provenance(input_sha256=content_sha256(case.source))
+    digest = content_sha256(case.source) if case.scene is None else shared_sha256(case.source)
+    plan = plan.with_provenance(input_sha256=digest)
     message = f"{info.shape[0]} x {info.shape[1]} px, {modality or 'unknown modality'}"
     if case.scene is not None:
-        name = one_line(info.scene_name or "")
+        name = one_line(xml_text(info.scene_name or ""))
         plan = plan.with_provenance(scene=f"{case.scene} ({name})" if name else str(case.scene))
         message = f"{name}, {message}" if name else message
     if len(info.channels) * info.times * info.focal_planes > 1:

@@ -238,7 +238,7 @@ def refuse_equal_outputs(scenes: Sequence[Case]) -> None:
     outputs = {os.path.basename(case.output_name) for case in scenes}
     beside = os.listdir(scenes[0].source.parent) if scenes else []
     for name in sorted(name for name in beside if is_input(name) and prediction_filename(name) in outputs):
-        if not _is_prediction_file(scenes[0].source.parent / name):
+        if _is_other_image(scenes[0].source.parent / name):
             raise SelectionError(
                 f"{scenes[0].source}: found {name} beside it, which is predicted into the same file as one of its "
                 f"{scenes[0].scenes} scenes, expected another name."
@@ -261,6 +261,15 @@ def _one_per_output(cases: Sequence[Case]) -> list[Case]:
     if len(taken) < len(cases):
         log.info("Skipped %d predictions beside the images of their name.", len(cases) - len(taken))
     return list(taken.values())
+
+
+def _is_other_image(path: Path) -> bool:
+    """Whether an image is predicted into a file of its name: no prediction, and none of several scenes."""
+    try:
+        with open_stack(path) as stack:
+            return not is_prediction(stack.info.provenance) and stack.info.scenes == 1
+    except UserError:
+        return False
 
 
 def _is_prediction_file(path: Path) -> bool:

@@ -173,24 +173,26 @@ def file_sha256(path: Path) -> str:
 
 
 def content_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder; UserError as `file_sha256`.
-
-    Of the last file it is kept: the scenes of one are asked for one after the other.
-    """
+    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder; UserError as `file_sha256`."""
     if not path.is_dir():
-        try:
-            found = path.stat()
-        except OSError:
-            return file_sha256(path)  # which says why
-        return _kept_sha256(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+        return file_sha256(path)
     digest = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
+def shared_sha256(path: Path) -> str:
+    """SHA-256 of a file whose scenes ask for it one after the other: read anew where anything of it has changed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return file_sha256(path)  # which says why
+    return _kept_sha256(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 @lru_cache(maxsize=1)
-def _kept_sha256(path: Path, _state: tuple[int, int, int]) -> str:
+def _kept_sha256(path: Path, *_state: int) -> str:
     return file_sha256(path)
 
 

@@ -110,9 +110,9 @@ def near_miss(filename: str) -> bool:
     Returns
     -------
     bool
-        True for e.g. ``image_1.tiff``, ``image_1_Nuclei.ome.tiff`` and ``image-1_BF_z0.tif``.
+        True for e.g. ``image_1.tiff``, ``image_1_Nuclei.ome.tiff``, ``image-1_BF_z0.tif`` and ``image_1_BF_z0.czi``.
     """
-    return is_image(filename) and _LIKE_CHALLENGE.match(stem(filename)) is not None and parse(filename) is None
+    return is_input(filename) and _LIKE_CHALLENGE.match(stem(filename)) is not None and parse(filename) is None
 
 
 def modality_token(filename: str) -> Modality | None:

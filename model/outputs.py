@@ -1,6 +1,5 @@
 """The files of a prediction: which there are for a case, what each holds, and how they are written."""
 
-import glob
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -121,12 +120,24 @@ def output_files(case: Case, options: OutputOptions) -> list[OutputFile]:
 
 
 def former_outputs(case: Case, options: OutputOptions) -> list[OutputFile]:
-    """List the files of a case that a run with other options has written, or when its file held several scenes."""
+    """List the files of a case that a run with other options has written, or when its file held other scenes."""
     now = {file.path for file in output_files(case, options)}
-    others = (OutputOptions(*kind, disagreement=True) for kind in product(get_args(Layout), get_args(FileFormat)))
-    files = {file.path: file for other in others for file in output_files(case, other)}
-    former = [file for path, file in files.items() if path not in now and _is_ours(path)]
-    return former + [scene for file in files.values() for scene in _scenes_of(case, file)]
+    former = [file for file in _with_any_options(case) if file.path not in now and _is_ours(file.path)]
+    return former + files_of_other_scenes(case)
+
+
+def files_of_other_scenes(case: Case) -> list[OutputFile]:
+    """List what was predicted of the file of a case when it held one scene instead of several, or more than now."""
+    file = case.whole_file
+    if case.scene is not None:
+        single = [output for output in _with_any_options(file) if _is_ours(output.path)]
+        return single + (_scenes_from(file, case.scenes) if case.all_scenes else [])
+    return _scenes_from(file, 0)
+
+
+def _with_any_options(case: Case) -> list[OutputFile]:
+    kinds = (OutputOptions(*kind, disagreement=True) for kind in product(get_args(Layout), get_args(FileFormat)))
+    return list({file.path: file for options in kinds for file in output_files(case, options)}.values())
 
 
 def write_output(file: OutputFile, planes: Planes, geometry: OutputGeometry, provenance: Mapping[str, str]) -> None:
@@ -214,13 +225,16 @@ def _is_ours(path: Path, of_scene: bool = False) -> bool:
         return False
 
 
-def _scenes_of(case: Case, file: OutputFile) -> Iterator[OutputFile]:
-    """Find outputs beside a file that are of the scenes of its case."""
-    name = os.path.basename(case.output_name).removesuffix(".tiff")
-    suffix = file.path.name.removeprefix(name)
-    for path in file.path.parent.glob(f"{glob.escape(name)}_scene*{suffix}"):
-        if path.name[len(name) + len("_scene") : -len(suffix)].isdecimal() and _is_ours(path, of_scene=True):
-            yield OutputFile(path, file.contents)
+def _scenes_from(case: Case, first: int) -> list[OutputFile]:
+    """Find the outputs of the scenes of a file from a number on, until there is none of the next number."""
+    name, found = os.path.basename(case.output_name).removesuffix(".tiff"), []
+    for file in _with_any_options(case):
+        suffix = file.path.name.removeprefix(name)
+        number = first
+        while _is_ours(path := file.path.with_name(f"{name}_scene{number}{suffix}"), of_scene=True):
+            found.append(OutputFile(path, file.contents))
+            number += 1
+    return found
 
 
 def _in_order(planes: Planes, geometry: OutputGeometry, contents: Sequence[Content]) -> Iterator[NDArray[np.uint16]]:

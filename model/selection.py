@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import UserError
+from .errors import SelectionError
 from .focus import best_plane
 from .images.limits import refuse
 from .images.stack import Channel, Stack, StackInfo, index_step
@@ -103,14 +103,14 @@ def choose_channel(info: StackInfo, wanted: str | None) -> int:
             named = [int(wanted)]
         if len(named) != 1:
             found = "no such channel" if not named else f"{len(named)} channels of that name"
-            raise UserError(f"{info.path}: --channel {wanted} finds {found}, expected one of {_listed(channels)}.")
+            raise SelectionError(f"{info.path}: --channel {wanted} finds {found}, expected one of {_listed(channels)}.")
         return named[0]
     if len(channels) == 1:
         return 0
     candidates = [c for c, channel in enumerate(channels) if channel.transmitted]
     if len(candidates) != 1:
         found = "none" if not candidates else f"{len(candidates)} ({', '.join(map(str, candidates))})"
-        raise UserError(
+        raise SelectionError(
             f"{info.path}: found {len(channels)} channels, {found} of them known as transmitted light, "
             f"expected --channel with one of {_listed(channels)}."
         )
@@ -161,7 +161,7 @@ def _of_index(
     if not found:
         there = _listed_indices(sorted({position[number] for position in held}))
         title = f" of channel {channel_title(info, channel)}" if info.stored else ""
-        raise UserError(f"{info.path}: --{axis} {wanted} finds no plane{title}, expected an index of {there}.")
+        raise SelectionError(f"{info.path}: --{axis} {wanted} finds no plane{title}, expected an index of {there}.")
     return found
 
 

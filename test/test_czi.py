@@ -92,8 +92,23 @@ def test_planes_that_lack_tiles_are_left_out(tmp_path: Path) -> None:
 
 def test_a_channel_with_fewer_tiles_is_warned_of(tmp_path: Path) -> None:
     with open_stack(write_tiles(tmp_path / "a.czi", {(0, 0): [0, 1, 2, 3], (0, 1): [0, 3]})) as stack:
-        assert "its channel 1 has tiles for a part of the image only, and 0 elsewhere" in stack.info.warnings
+        assert "1 of its 2 planes have tiles for a part of the image only, and 0 elsewhere" in stack.info.warnings
         assert not stack.read_plane(0, 1, 0)[:20, 18:].any()
+
+
+def test_each_plane_has_a_pixel_type_of_its_own(tmp_path: Path) -> None:
+    path, planes = tmp_path / "a.czi", [STACK[0, 0, 0], (STACK[0, 0, 1] % 256).astype(np.uint8)]
+    with czi.create_czi(str(path)) as document:
+        for t, plane in enumerate(planes):
+            document.write(plane, plane={"T": t, "C": 0})
+    with open_stack(path) as stack:
+        for t, plane in enumerate(planes):
+            np.testing.assert_array_equal(stack.read_plane(t, 0, 0), to_grey(plane))
+    mixed = tmp_path / "b.czi"
+    with czi.create_czi(str(mixed)) as document:
+        for n, plane in enumerate(planes):
+            document.write(plane, location=(36 * n, 0))
+    assert "found tiles of several pixel types in one plane" in refusal(mixed)
 
 
 def test_scenes_and_channels_are_counted_as_they_are_numbered(tmp_path: Path) -> None:

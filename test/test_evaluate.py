@@ -43,6 +43,17 @@ def write(path: Path, image: np.ndarray, channel: str = "x", provenance: dict[st
     write_plane(path, image, channel=channel, pixel_size_um=(0.1, 0.1), provenance=provenance)
 
 
+def test_predictions_of_scenes_are_named(tmp_path: Path) -> None:
+    for image in (1, 2):
+        write(tmp_path / f"truth/image_{image}_Nucleus.ome.tiff", pixels(0))
+        write(tmp_path / f"truth/image_{image}_BF_z0.ome.tiff", pixels(1))
+    predict(tmp_path / "out", "image_2_BF_z0", Organelle.NUCLEUS, pixels(2))
+    for scene in range(2):
+        predict(tmp_path / "out", f"image_1_BF_z0_scene{scene}", Organelle.NUCLEUS, pixels(2))
+    with pytest.raises(UserError, match=r"found image_1_BF_z0_scene0.tiff and 1 more instead, expected the prediction"):
+        find_pairs(tmp_path / "out", tmp_path / "truth")
+
+
 def predict(root: Path, key: str, organelle: Organelle, image: np.ndarray, **changes: str) -> Path:
     path = root / "images" / f"{organelle}-fluorescence-ome-tiff" / f"{key}.tiff"
     write(path, image, organelle.label, PROVENANCE | changes)

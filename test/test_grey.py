@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image as PillowImage
 
+from model.errors import UserError
 from model.images import read_image
 from model.images.grey import to_grey
 from model.images.open_stack import open_stack
@@ -135,3 +136,14 @@ def test_ome_zarr_of_other_kinds(tmp_path: Path, kind: str) -> None:
     with open_stack(tmp_path / "a.zarr") as stack:
         np.testing.assert_array_equal(stack.read_plane(0, 0, 0), COUNTS // 30)
         assert any("pixels are taken as 16 bits" in warning for warning in stack.info.warnings)
+
+
+@pytest.mark.parametrize("configuration", [0, 3, 65535])
+def test_colours_that_are_stored_in_no_known_way_are_refused(tmp_path: Path, configuration: int) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 24, 32)).astype(np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", planarconfig="separate")
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["PlanarConfiguration"].overwrite(configuration)
+    with pytest.raises(UserError, match=f"colours in planar configuration {configuration}"):
+        read_image(path)

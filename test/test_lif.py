@@ -16,7 +16,7 @@ from model.discovery import discover
 from model.errors import UserError
 from model.images.grey import to_grey
 from model.images.open_stack import open_stack
-from model.images.stack import Stack
+from model.images.stack import SceneError, Stack
 from model.labels import Modality
 from model.predictor import Predictor
 from model.settings import InferenceSettings
@@ -241,6 +241,10 @@ def test_a_channel_goes_with_its_pixels_in_whatever_order(tmp_path: Path) -> Non
         (series("YX", channels=((65, 0),)), "pixels of 65 bits"),
         (series("ZYX", strides=(-2880, 72, 2)), "axes that make no sense"),
         (series("XT"), "axes T, X in image"),
+        (series("TZYX", strides=(2880, 2880, 72, 2)), "pixels that overlap"),
+        (series("ZYX", strides=(1440, 36, 2)), "pixels that overlap"),
+        (series("CYX", channels=((16, 0), (16, 0))), "pixels that overlap"),
+        (series("TTYX"), "damaged or truncated LIF"),
     ],
 )
 def test_descriptions_that_make_no_sense(tmp_path: Path, image: Series, found: str) -> None:
@@ -251,6 +255,19 @@ def test_descriptions_that_make_no_sense(tmp_path: Path, image: Series, found: s
     else:
         write(path, image)
     assert found in refusal(path)
+
+
+def test_a_description_that_makes_no_sense_costs_its_image_alone(tmp_path: Path) -> None:
+    for before, after in (("YX", 'NumberOfElements="x6"'), ("YX", 'Resolution="1x"')):
+        path = write(tmp_path / "a.lif", series(before), series(before, np.uint8))
+        texts = {"N": 'NumberOfElements="36"', "R": 'Resolution="16"'}[after[0]], after
+        content = path.read_bytes()
+        path.write_bytes(content.replace(*(text.encode("utf-16-le") for text in texts), 1))
+        with pytest.raises(SceneError, match="damaged description of scene 0") as caught:
+            open_stack(path)
+        assert caught.value.scenes == 2
+        with open_stack(path, 1) as stack:
+            assert stack.read_plane(0, 0, 0).any()
 
 
 def test_tiles_that_the_file_cannot_hold_are_not_counted(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def test_zeros_and_case_do_not_matter(name, zeros, random):
         ("image_1_BF_z0.ome.tiff", False),
         ("image_01_nucleus.tif", False),
         ("image_1_BF_z0.png", False),
+        ("image_1_Nucleus.czi", True),
+        ("plate/image_1_BF_z0.nd2", True),
         ("images.tif", False),
         ("copy_image_1_BF_z0.tif", False),
         (".image_1.tif", False),

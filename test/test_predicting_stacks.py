@@ -281,8 +281,11 @@ def test_a_channel_by_name_or_index(tmp_path: Path, resources: Path, wanted: str
 @pytest.mark.parametrize("selection", [{"t": 3}, {"z": 2}])
 def test_an_index_beyond_the_stack(tmp_path: Path, resources: Path, selection: dict[str, int]) -> None:
     write_stack(tmp_path / "in/a.ome.tif")
+    go(tmp_path, resources)
+    before = outputs(tmp_path)
     (outcome,) = go(tmp_path, resources, select(**selection))
     assert "finds no plane, expected an index of 0 to" in str(outcome.error)
+    assert outputs(tmp_path) == before  # a slip of the pen costs no prediction
 
 
 def test_the_plane_in_focus_at_each_time(tmp_path: Path, resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Files of several scenes (stage positions, series): each is an image of its own, from the reader to the outputs."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -115,6 +116,18 @@ def test_an_image_of_metadata_alone_is_no_scene(tmp_path: Path) -> None:
         assert stack.info.scenes == 2
 
 
+def test_images_that_the_file_has_lost_are_warned_of(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "a.ome.tif")
+    xml = tifffile.tiffcomment(path)
+    with tifffile.TiffWriter(tmp_path / "b.ome.tif") as tiff:
+        for n, plane in enumerate(SCENES[0].reshape(4, 40, 36)):
+            text = None if n else xml.encode()
+            tiff.write(plane, description=text, photometric="minisblack", metadata=None, contiguous=False)
+    with open_stack(tmp_path / "b.ome.tif") as stack:
+        assert stack.info.scenes == 1
+        assert "its OME-XML describes 2 images of 4 planes more than it holds" in stack.info.warnings
+
+
 def test_ome_xml_that_tells_two_images_of_one_plane_is_refused(tmp_path: Path) -> None:
     path = write_scenes(tmp_path / "a.ome.tif", SCENES[:2])
     xml = tifffile.tiffcomment(path)
@@ -142,6 +155,18 @@ def test_micro_manager(tmp_path: Path, stated: Any) -> None:
             plane = scenes[position][0, 0, z]
             tiff.write(plane, photometric="minisblack", metadata=None, contiguous=False, extratags=tags)
     assert_scenes(path, scenes)
+
+
+def test_positions_that_are_texts_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for n, position in enumerate((0, 1, 2, 10)):
+            tags = [(51123, "s", 0, json.dumps(named(position)), True)]
+            plane = SCENES[2][0, 0, 0] + np.uint16(n)
+            tiff.write(plane, photometric="minisblack", metadata=None, contiguous=False, extratags=tags)
+    for scene, position in enumerate((0, 1, 2, 10)):
+        with open_stack(tmp_path / "a.tif", scene) as stack:
+            assert stack.info.scene_name == f"position Pos{position}"
+            np.testing.assert_array_equal(stack.read_plane(0, 0, 0), SCENES[2][0, 0, 0] + np.uint16(scene))
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="real microscope files are not in the project")
@@ -244,11 +269,34 @@ def test_a_file_that_fails_loses_the_outputs_of_its_scenes(tmp_path: Path, resou
     )
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2), (2, 3)])
+def test_predictions_of_other_scenes_go(tmp_path: Path, resources: Path, before: int, after: int) -> None:
+    for count in (before, after):
+        write_scenes(tmp_path / "in/a.ome.tif", SCENES[3 - count :], CHANNELS[3 - count :])
+        assert {outcome.status for outcome in go(tmp_path, resources)} == {Status.PREDICTED}
+        names = [f"a_scene{n}.tiff" for n in range(count)] if count > 1 else ["a.tiff"]
+        assert outputs(tmp_path) == names
+
+
+def test_scenes_that_fail_remove_what_was_predicted_of_the_file(tmp_path: Path, resources: Path) -> None:
+    write_scenes(tmp_path / "in/a.ome.tif", SCENES[2:], CHANNELS[2:])
+    go(tmp_path, resources)
+    path = write_scenes(tmp_path / "in/a.ome.tif", [SCENES[1], SCENES[2]], (["BF"], ["BF"]))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for page in tiff.pages:
+            page.tags["PhotometricInterpretation"].overwrite(tifffile.PHOTOMETRIC.MINISWHITE)
+    assert [outcome.status for outcome in go(tmp_path, resources)] == [Status.FAILED] * 2
+    assert outputs(tmp_path) == []
+
+
 def test_another_image_with_the_name_of_a_scene_is_refused(tmp_path: Path, resources: Path) -> None:
     write_scenes(tmp_path / "in/a.ome.tif")
     write_scenes(tmp_path / "in/a_scene1.tif", SCENES[2:], CHANNELS[2:])
     failed, predicted = go(tmp_path, resources)
     assert predicted.status is Status.PREDICTED
+    write_scenes(tmp_path / "b/in/a.ome.tif")
+    write_scenes(tmp_path / "b/in/a_scene1.tif", SCENES[1:], CHANNELS[1:])  # which goes to a_scene1_scene0 and 1
+    assert {outcome.status for outcome in go(tmp_path / "b", resources)} == {Status.PREDICTED}
     assert "found a_scene1.tif beside it, which is predicted into the same file as one of its 3" in str(failed.error)
 
 
@@ -313,6 +361,9 @@ def test_a_file_is_read_once_for_the_hash_of_all_scenes(tmp_path: Path, monkeypa
     monkeypatch.setattr(files, "file_sha256", lambda path: (read.append(path), hashed(path))[1])
     path = tmp_path / "a"
     path.write_bytes(b"first")
-    assert files.content_sha256(path) == files.content_sha256(path) and read == [path]
-    path.write_bytes(b"another")
-    assert files.content_sha256(path) == hashed(path)
+    assert files.shared_sha256(path) == files.shared_sha256(path) and read == [path]
+    (tmp_path / "b").write_bytes(b"other")
+    for name in ("a", "b"):
+        os.utime(tmp_path / name, (0, 0))
+    shutil.copy2(tmp_path / "b", path)  # as long and as old, in the same place
+    assert files.shared_sha256(path) == hashed(path)

@@ -372,3 +372,12 @@ def test_a_real_time_lapse() -> None:
         assert_planes(stack, tifffile.imread(path).transpose(1, 0, 2, 3)[:, :, None])
         assert [channel.transmitted for channel in stack.info.channels] == [False, True, False, None]
         assert stack.info.pixel_size_um == (0.619, 0.619)
+
+
+def test_a_page_that_is_not_read_is_named_and_not_the_number_of_pages(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(STACK[0, 0, 0], photometric="minisblack", metadata=None)
+        colours = np.zeros((3, 256), np.uint16)
+        tiff.write(STACK[0, 0, 0].astype(np.uint8), photometric="palette", colormap=colours, metadata=None)
+    assert "found pixels of photometric interpretation PALETTE" in refusal(path)

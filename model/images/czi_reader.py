@@ -5,7 +5,7 @@ The tiles of a scene are put together as they were recorded, overlaps and all; p
 
 import math
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class CziStack(Stack):
         at = self._coordinates[self._numbers[t, c, z]]
         wanted = {"roi": self._rectangle, "plane": dict(zip("TCZ", at, strict=True)), "scene": self._scene}
         try:
-            pixels = self._document.read(**wanted, pixel_type=self._types[at[1]])
+            pixels = self._document.read(**wanted, pixel_type=self._types[at])
         except MemoryError as error:
             raise UserError(f"{self.info.path}: there is not enough memory for one of its planes.") from error
         except Exception as error:
@@ -104,7 +104,7 @@ class CziStack(Stack):
     def _describe_scene(self, path: Path, tiles: Sequence["_Tile"], scenes: int) -> StackInfo:
         self._scene = tiles[0].scene
         self._rectangle = _around(tiles)
-        self._types = {tile.plane[1]: tile.pixel_type for tile in tiles}
+        self._types = {tile.plane: tile.pixel_type for tile in tiles}
         warnings = _check_kind(path, tiles, self._rectangle)
         root = ElementTree.fromstring(self._document.raw_metadata)
         self._coordinates = _whole_planes(tiles, warnings)
@@ -173,6 +173,8 @@ def _check_kind(path: Path, tiles: Sequence[_Tile], rectangle: tuple[int, int, i
     if len(others) > 1:
         axes = sorted({axis for indices in others for axis, _ in indices})
         refuse(path, f"{len(others)} images along {' and '.join(axes)}", "times, channels and focal planes")
+    if len({(tile.plane, tile.pixel_type) for tile in tiles}) > len({tile.plane for tile in tiles}):
+        refuse(path, "tiles of several pixel types in one plane", "one type")
     warnings: list[str] = []
     for kind in sorted({tile.pixel_type for tile in tiles}):
         if kind not in _PIXEL_TYPES:
@@ -190,10 +192,20 @@ def _whole_planes(tiles: Sequence[_Tile], warnings: list[str]) -> list[Position]
     whole = sorted(plane for plane, count in counts.items() if count == most[plane[1]])
     if len(whole) < len(counts):
         warnings.append(f"{len(counts) - len(whole)} of its {len(counts)} planes lack tiles and are left out")
-    scene = _around(tiles)
-    for c in most:
-        if most[c] < max(most.values()) or _around(tile for tile in tiles if tile.plane[1] == c) != scene:
-            warnings.append(f"its channel {c} has tiles for a part of the image only, and 0 elsewhere")
+    of_plane: defaultdict[Position, list[_Tile]] = defaultdict(list)
+    for tile in tiles:
+        of_plane[tile.plane].append(tile)
+    everything = _around(tiles)
+    parts = [
+        plane
+        for plane in whole
+        if _around(of_plane[plane]) != everything
+        or sum(tile.rectangle[2] * tile.rectangle[3] for tile in of_plane[plane]) < everything[2] * everything[3]
+    ]
+    if parts:
+        warnings.append(
+            f"{len(parts)} of its {len(whole)} planes have tiles for a part of the image only, and 0 elsewhere"
+        )
     return whole
 
 

@@ -8,6 +8,7 @@ import math
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -124,7 +125,10 @@ class _Dimension:
     @classmethod
     def read(cls, element: ElementTree.Element) -> "_Dimension":
         get = element.get
-        extent = float(get("Length") or "nan")
+        try:
+            extent = float(get("Length", ""))
+        except ValueError:
+            extent = math.nan
         return cls(int(get("NumberOfElements", "")), int(get("BytesInc", "")), extent, get("Unit", ""))
 
     def step(self, factor: float | None) -> float | None:
@@ -172,6 +176,8 @@ def _dimensions(image: Any) -> dict[str, _Dimension]:
     for element in image.xml_element.iterfind(f"{_DESCRIPTION}/Dimensions/DimensionDescription"):
         number, dimension = element.get("DimID", ""), _Dimension.read(element)
         axis = _AXES.get(number, f"DimID {number}")
+        if axis in found:
+            raise ValueError(f"two axes {axis}")
         if dimension.length != 1 or axis in ("Y", "X"):
             found[axis] = dimension
     return found
@@ -181,9 +187,9 @@ def _count_tiles(image: Any) -> int:
     """How many tiles an image has; one where they make no sense, which is said when it is opened."""
     try:
         tiles = _dimensions(image).get("M")
-    except ValueError:
+        return 1 if tiles is None or not 0 < tiles.length * tiles.stride <= image.memory_block.size else tiles.length
+    except (ValueError, KeyError):
         return 1
-    return 1 if tiles is None or not 0 < tiles.length * tiles.stride <= image.memory_block.size else tiles.length
 
 
 def _read_layout(path: Path, image: Any, tile: int) -> _Layout:
@@ -198,15 +204,30 @@ def _read_layout(path: Path, image: Any, tile: int) -> _Layout:
         check_claimed_size(path, height, width, channel.dtype.itemsize * len(channel.offsets), of="a plane")
     if any(dimension.length < 1 or dimension.stride < 1 for dimension in dimensions.values()):
         refuse(path, f"axes that make no sense in {title}")
-    if any(dimensions["X"].stride < channel.dtype.itemsize for channel in channels):
-        refuse(path, f"pixels that overlap in {title}", "channels of one type")
+    if _overlap(dimensions, channels):
+        refuse(path, f"pixels that overlap in {title}", "each at a place of its own")
     block = image.memory_block
     needed = sum((dimension.length - 1) * dimension.stride for dimension in dimensions.values())
     needed += max(max(channel.offsets) + channel.dtype.itemsize for channel in channels)
     if block.size < needed or block.offset < 0 or block.offset + block.size > path.stat().st_size:
-        refuse(path, f"a damaged or truncated LIF file: {block.size} bytes of {title}", f"{needed}")
+        there = max(0, min(block.size, path.stat().st_size - block.offset))
+        refuse(path, f"a damaged or truncated LIF file with {there} bytes of {title}", f"{needed}")
     start = block.offset + (tile * dimensions["M"].stride if "M" in dimensions else 0)
     return _Layout(start, dimensions, channels)
+
+
+def _overlap(dimensions: Mapping[str, _Dimension], channels: Sequence[_StoredChannel]) -> bool:
+    """Whether a byte would belong to two pixels: each axis steps over all that the shorter steps make."""
+    offsets = sorted(offset for channel in channels for offset in channel.offsets)
+    steps = [(dimension.stride, dimension.length) for dimension in dimensions.values() if dimension.length > 1]
+    if len(offsets) > 1:
+        steps.append((min(after - before for before, after in pairwise(offsets)), len(offsets)))
+    reach = max(channel.dtype.itemsize for channel in channels)
+    for stride, length in sorted(steps):
+        if stride < reach:
+            return True
+        reach = stride * length
+    return False
 
 
 def _stored_channels(path: Path, element: ElementTree.Element, title: str) -> list[_StoredChannel]:

@@ -121,6 +121,7 @@ def read_stack_metadata(
     root: ElementTree.Element,
     path: Path,
     directories: Sequence[int],
+    chain: int,
     shape: tuple[int, int],
     file_uuid: str | None,
     scene: int,
@@ -133,6 +134,8 @@ def read_stack_metadata(
     path : Path
     directories : sequence of int
         Numbers of the planes' directories in the file's chain.
+    chain : int
+        How many directories the chain has.
     shape : (int, int)
         Rows and columns of each plane.
     file_uuid : str or None
@@ -173,6 +176,10 @@ def read_stack_metadata(
     size, states_size = image.pixel_size(shape, warnings)
     attributes = dict(enumerate(image.channels[: image.sizes["C"]]))
     channels = {c: channel_of(attributes.get(c, {}), warnings) for c in sorted({c for _, c, _ in positions.values()})}
+    lost = [i for i in images if i.promised(path.name, file_uuid) and not i.positions(path.name, chain, file_uuid)]
+    if lost:
+        planes = sum(image.promised(path.name, file_uuid) for image in lost)
+        warnings.append(f"its OME-XML describes {len(lost)} images of {planes} planes more than it holds")
     missing = image.promised(path.name, file_uuid) - len(positions)
     if missing > 0:
         warnings.append(f"its OME-XML describes {missing} planes more than it holds")

@@ -156,10 +156,11 @@ def describing_scene(path: Path, scene: int, scenes: int) -> Iterator[None]:
     check_scene(path, scene, scenes)
     try:
         yield
-    except UserError as error:
+    except Exception as error:  # a description that lies can raise any
         if scenes == 1:
             raise
-        raise SceneError(str(error), scenes) from error
+        senseless = f"{path}: found a damaged description of scene {scene}, expected one that makes sense."
+        raise SceneError(str(error) if isinstance(error, UserError) else senseless, scenes) from error
 
 
 def check_index(info: StackInfo, t: int, c: int, z: int) -> None:

@@ -21,7 +21,7 @@ from .limits import EXPECTED_PLANE, check_claimed_size, check_is_file, refuse
 from .stack import describing_scene
 from .tiff_directories import Directories, check_chain, find_planes, stored_axes
 from .tiff_positions import StatedPlanes, count_planes, read_stated_planes
-from .tiff_programs import ProgramMetadata, read_program_metadata
+from .tiff_programs import ProgramMetadata, is_micro_manager, read_program_metadata
 from .tiff_scenes import split_by_size
 from .units import plausible_pixel_size, um_per_unit
 
@@ -123,6 +123,8 @@ class TiffReader:
     def read_stated_planes(self, scene: int) -> StatedPlanes:
         """Read which plane is which, where no OME-XML tells it; before `read` where planes share a directory."""
         with _as_user_errors(self.path):
+            if not is_micro_manager(self._tif):
+                self.check(range(len(self._directories.pages)))
             stated = read_stated_planes(self.path, self._tif, self._directories, self.info.planes, scene)
         self._data_offset = stated.data_offset
         return stated
@@ -209,6 +211,8 @@ def _check_pixel_kind(path: Path, page: Any) -> None:
     if (photometric, page.samplesperpixel) not in (("MINISBLACK", 1), ("RGB", 3), ("RGB", 4)):
         found = f"pixels of photometric interpretation {photometric} with {page.samplesperpixel} value(s) each"
         refuse(path, found, _EXPECTED_PIXELS)
+    if page.samplesperpixel > 1 and page.planarconfig not in tuple(tifffile.PLANARCONFIG):
+        refuse(path, f"colours in planar configuration {page.planarconfig}", "CONTIG or SEPARATE")
     sample_format = _name(tifffile.SAMPLEFORMAT, page.sampleformat or tifffile.SAMPLEFORMAT.UINT)
     if page.bitspersample not in _BITS.get(sample_format, ()):
         refuse(path, f"pixels of {page.bitspersample} bits in sample format {sample_format}", _EXPECTED_PIXELS)

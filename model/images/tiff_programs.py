@@ -98,7 +98,7 @@ def read_micro_manager_planes(path: Path, pages: Sequence[Any], scene: int) -> M
     if len(labels) < len(pages):
         return None
     places = [_place(metadata) for metadata in stated]
-    scenes = sorted(set(places))
+    scenes = sorted(dict.fromkeys(places), key=lambda place: [number for _, number, _ in place])
     names = list(dict.fromkeys(c for _, c, _ in labels if isinstance(c, str)))
     positions, channels = {}, {}
     with describing_scene(path, scene, len(scenes)):
@@ -123,7 +123,7 @@ def _label(metadata: Mapping[str, Any]) -> tuple[int, int | str, int] | None:
 
 
 def _place(metadata: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
-    """Stage position, and other axes of NDTiff, in an order: numbers by their value."""
+    """Stage position, and other axes of NDTiff: their name, number (-1: none) and text."""
     axes = metadata.get("Axes")
     stated = axes if isinstance(axes, Mapping) else {"position": metadata.get("PositionIndex")}
     others = sorted((str(axis), value) for axis, value in stated.items() if axis not in _AXES)

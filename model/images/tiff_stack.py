@@ -66,7 +66,7 @@ class TiffStack(Stack):
                 states_size = True
             else:
                 warnings += check_levels(root, path, tiff.shape, tiff.unmarked_levels, file_uuid)
-                ome = read_stack_metadata(root, path, tiff.directories, tiff.shape, file_uuid, scene)
+                ome = read_stack_metadata(root, path, tiff.directories, tiff.chain, tiff.shape, file_uuid, scene)
                 size, states_size = ome.pixel_size_um, ome.states_size
                 steps = ome.z_step_um, ome.time_increment_s
                 scene_of = ome.scenes, ome.scene_name
