@@ -14,28 +14,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .attempts import Attempts
 from .batch_options import BatchOptions
 from .case import Case
 from .case_job import CaseJob, open_job
+from .case_writer import keep_plane, remove_outputs, write_case
 from .device_pool import DevicePool
-from .disagreement import disagreement, disagreement_map
 from .discovery import refuse_equal_outputs
 from .errors import SelectionError
 from .images.open_stack import open_stack
 from .images.stack import SceneError, Stack
-from .outputs import (
-    Content,
-    OutputFile,
-    files_of_other_scenes,
-    former_outputs,
-    output_files,
-    remove_output,
-    write_output,
-)
 from .plan import NetworkInputs, NetworkOutputs
 from .predictor import Predictor
 
@@ -283,7 +271,7 @@ class _Batch:
         if outputs is None:
             return
         try:
-            _keep_plane(plane, outputs)
+            keep_plane(plane.job, plane.number, plane.inputs, outputs)
             self.attempts.progressed(plane.job.case)
         except Exception as error:
             plane.job.error = error
@@ -297,13 +285,11 @@ class _Batch:
             if error is not None:
                 raise error
             if job is not None and end.status is Status.PREDICTED:
-                _write(job)
-                _remove_outputs(files_of_other_scenes(end.case))
+                write_case(job)
         except SelectionError:
             raise
         except Exception:
-            outputs = self.options.outputs
-            _remove_outputs([*output_files(end.case, outputs), *former_outputs(end.case, outputs)])
+            remove_outputs(end.case, self.options.outputs)
             raise
 
     def _outcome(self, pending: PendingWrite) -> Outcome:
@@ -324,55 +310,6 @@ def _note_plane(plane: PlaneRead, predicted: PlanePredicted) -> None:
         job.error = job.error or predicted.error
     elif job.planes > 1:
         log.info("%s: plane %d of %d, %.1f s", job.case.title, plane.number + 1, job.planes, predicted.seconds)
-
-
-def _keep_plane(plane: PlaneRead, outputs: NetworkOutputs) -> None:
-    job, plan = plane.job, plane.inputs.plan
-    predicted = Predictor.postprocess(outputs, plan)
-    pixels = {Content(organelle): predicted[organelle] for organelle in predicted}
-    provenance = {organelle: dict(entries) for organelle, entries in plan.provenance.items()}
-    for organelle, std_YX in outputs.std.items():
-        provenance[organelle]["disagreement"] = f"{disagreement(outputs.mean[organelle], std_YX):.3f}"
-    for content in job.contents:
-        if content.disagreement and content.organelle:
-            pixels[content] = disagreement_map(outputs.std.get(content.organelle), plan.shape)
-    job.store.add(*job.output_position(plane.number), pixels, provenance)
-
-
-def _write(job: CaseJob) -> None:
-    with open_stack(job.case.source, job.case.scene) as stack:
-        planes = _PlanesOfCase(job, stack)
-        for file in job.files:
-            write_output(file, planes, job.geometry, job.measured_provenance(file.contents))
-    if found := job.disagreement():
-        numbers = ", ".join(f"{organelle} {value:.2f}" for organelle, value in found.items())
-        job.message += f", disagreement: {numbers}"
-    job.store.remove()
-
-
-@dataclass(frozen=True)
-class _PlanesOfCase:
-    """The planes of a case's files: what was predicted, and the input itself."""
-
-    job: CaseJob
-    stack: Stack
-
-    def read(self, t: int, z: int, content: Content) -> NDArray[np.uint16]:
-        """Read one plane by its indices in the output."""
-        if content.organelle is not None:
-            return self.job.store.read(t, z, content)
-        number = t * self.job.geometry.focal_planes + z
-        stored_t, stored_z = self.job.selected.positions[number]
-        return self.stack.read_plane(stored_t, self.job.selected.channel, stored_z)
-
-
-def _remove_outputs(files: Sequence[OutputFile]) -> None:
-    """Remove the outputs of a failed case, also of an earlier run: they could be taken for its result."""
-    for file in files:
-        try:
-            remove_output(file)
-        except OSError as error:
-            log.warning("%s: this output of an earlier run cannot be removed (%s).", file.path, error.strerror)
 
 
 def _finished() -> Future[None]:

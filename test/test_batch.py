@@ -195,7 +195,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
     for name in "abcd":
         write_image(tmp_path / f"in/{name}.tiff")
     events: list[str] = []
-    read, write, predict = batch._Batch._read, batch._write, Predictor.forward
+    read, write, predict = batch._Batch._read, batch.write_case, Predictor.forward
 
     def slow_read(self, case, *rest):  # type: ignore[no-untyped-def]
         events.append(f"read {case.source.stem}")
@@ -211,7 +211,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_predicted(
         return predict(self, *arguments, **options)
 
     monkeypatch.setattr(batch._Batch, "_read", slow_read)
-    monkeypatch.setattr(batch, "_write", slow_write)
+    monkeypatch.setattr(batch, "write_case", slow_write)
     monkeypatch.setattr(Predictor, "forward", slow_predict)
     go(tmp_path, resources)
     assert events.index("read b") < events.index("predicted") < events.index("read c")  # ahead, but by one only
