@@ -28,11 +28,11 @@ BOXES = {  # left, bottom, width, height
     "training": (5.2, 4.5, 4.7, 2.25),
     "evaluation": (10.6, 4.5, 2.2, 2.25),
     "experiments": (13.5, 4.5, 2.2, 2.25),
-    "model": (0.3, 0.2, 15.4, 3.9),
-    "model.networks": (0.6, 0.4, 3.2, 1.55),
-    "model.images": (4.3, 0.4, 5.4, 1.55),
-    "model.preview": (10.1, 0.4, 2.2, 1.55),
-    "model.distribution": (12.7, 0.4, 2.8, 1.55),
+    "model": (0.3, -0.25, 15.4, 4.35),
+    "model.networks": (0.6, -0.05, 3.2, 2.0),
+    "model.images": (4.3, -0.05, 5.4, 2.0),
+    "model.preview": (10.1, -0.05, 2.2, 2.0),
+    "model.distribution": (12.7, -0.05, 2.8, 2.0),
 }
 BETWEEN = 4.85  # x of the gap between simulation and training
 
@@ -81,8 +81,8 @@ def import_graph() -> tuple[dict[str, list[str]], set[tuple[str, str]]]:
 def draw(output: Path) -> None:
     """Draw the boxes and arrows of `import_graph`."""
     modules, arrows = import_graph()
-    figure, axes = plt.subplots(figsize=(12, 6))
-    axes.set(xlim=(0, 16), ylim=(0, 8.1))
+    figure, axes = plt.subplots(figsize=(12, 6.35))
+    axes.set(xlim=(0, 16), ylim=(-0.45, 8.1))
     axes.axis("off")
     for name, (left, bottom, width, height) in BOXES.items():
         colour = "#f6f9fd" if "." in name else "#e3edf9" if name == "model" else "#f4f4f4"
