@@ -475,7 +475,7 @@ def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
 def test_what_is_tried_again_after_a_wait_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     client = Client(1, lambda seconds: False)
     with pytest.raises(TransferError, match="the connection failed"):
-        client.fetch("http://127.0.0.1:9/a", tmp_path / "a", retry=Retry(total=3, backoff_factor=1.0))
+        client.fetch("http://127.0.0.1:9/a", tmp_path / "a", retry=Retry(total=4, backoff_factor=2.0))
     said = [record.getMessage() for record in caplog.records]
-    assert [message.rpartition("; ")[2] for message in said] == ["trying again in 2 s.", "trying again in 4 s."]
+    assert [message.rpartition("; ")[2] for message in said] == ["trying again in 8 s.", "trying again in 16 s."]
     assert all(message.startswith("http://127.0.0.1:9/a: the connection failed") for message in said)

@@ -30,7 +30,7 @@ TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 
 _CHUNK = 1 << 16  # bytes
-_LOGGED_WAIT_S = 1.0
+_LOGGED_WAIT_S = 5.0
 
 log = logging.getLogger(__name__)
 
