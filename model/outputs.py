@@ -217,6 +217,8 @@ def remove_output(file: OutputFile) -> None:
 
 
 def _is_ours(path: Path, of_scene: bool = False) -> bool:
+    if not os.path.lexists(path):  # as most that are looked for
+        return False
     try:
         with open_stack(path) as stack:
             provenance = stack.info.provenance

@@ -6,9 +6,10 @@ liffile's own frames take the pixels as they lie one behind the other, whatever 
 import logging
 import math
 import mmap
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -72,10 +73,12 @@ class LifStack(Stack):
         if not images:
             refuse(path, "no image")
         tiles = [_count_tiles(image) for image in images]
-        if (scenes := sum(tiles)) > _MAX_SCENES:
+        ends = list(accumulate(tiles))
+        if (scenes := ends[-1]) > _MAX_SCENES:
             refuse(path, f"{scenes} images and tiles", f"at most {_MAX_SCENES}")
         with describing_scene(path, scene, scenes):
-            number, tile = next((n, scene - sum(tiles[:n])) for n in range(len(tiles)) if scene < sum(tiles[: n + 1]))
+            number = bisect(ends, scene)
+            tile = scene - ends[number] + tiles[number]
             self._layout = _read_layout(path, images[number], tile)
             name = f"{images[number].name}, tile {tile}" if tiles[number] > 1 else str(images[number].name)
             self.info = self._describe(path, images[number].xml_element, name, scenes)

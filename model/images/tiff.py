@@ -6,7 +6,7 @@ data set, and an XML that promises more than the file holds would decide over it
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,12 +90,16 @@ class TiffReader:
     def __init__(self, path: Path, scene: int | None = None) -> None:
         self.path = path
         self._opened = ExitStack()
+        self._checked: set[int] = set()
         self._tif = self._opened.enter_context(_opened(path))
         try:
             with _as_user_errors(path):
-                images = [] if scene is None else split_by_size(path, self._tif)
-                with describing_scene(path, scene or 0, len(images)) if images else nullcontext():
-                    self._directories = find_planes(path, self._tif, images[scene or 0] if images else None)
+                pages = list(enumerate(self._tif.pages))  # tifffile reads each directory anew when it is asked again
+                images = [] if scene is None else split_by_size(path, pages)
+                at = scene or 0 if images else 0
+                with describing_scene(path, at, max(1, len(images))):
+                    mine = [(n, page) for n, page in pages if n in images[at]] if images else pages
+                    self._directories = find_planes(path, mine)
                 planes = count_planes(self._tif, self._directories)
                 self.info = replace(_info(self._tif, self._directories, planes), scenes=max(1, len(images)))
         except UserError:
@@ -114,9 +118,11 @@ class TiffReader:
         warnings: dict[str, None] = {}
         pages = self._directories.pages
         with _as_user_errors(self.path):
-            for number in numbers:
-                page = pages[number if len(pages) > 1 else 0]
-                _check_page(self.path, page)
+            for number in numbers if len(pages) > 1 else (0,):
+                page = pages[number]
+                if number not in self._checked:
+                    _check_page(self.path, page)
+                    self._checked.add(number)
                 warnings |= dict.fromkeys(conversion_warnings(page.dtype, page.samplesperpixel))
         return tuple(warnings)
 

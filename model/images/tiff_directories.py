@@ -5,7 +5,7 @@ the end of the file, is checked here.
 """
 
 import struct
-from collections.abc import Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,20 +59,20 @@ def check_chain(path: Path, tif: tifffile.TiffFile) -> None:
         (offset,) = struct.unpack(header.offsetformat, following)
 
 
-def unmarked_shapes(tif: tifffile.TiffFile) -> dict[int, tuple[int, int]]:
+def unmarked_shapes(pages: Sequence[tuple[int, Any]]) -> dict[int, tuple[int, int]]:
     """Rows and columns of each directory that is marked neither as a mask nor as a reduced copy, by its number."""
-    return {number: _shape(page) for number, page in enumerate(tif.pages) if not _subfile_type(page)}
+    return {number: _shape(page) for number, page in pages if not _subfile_type(page)}
 
 
-def find_planes(path: Path, tif: tifffile.TiffFile, only: Set[int] | None = None) -> Directories:
-    """Find the planes of full resolution among the directories of these numbers (None: all).
+def find_planes(path: Path, directories: Sequence[tuple[int, Any]]) -> Directories:
+    """Find the planes of full resolution among directories, each with its number in the chain.
 
     Raises
     ------
     UserError
         Where there is none, or images of several sizes.
     """
-    pages: list[tuple[int, Any]] = [(n, page) for n, page in enumerate(tif.pages) if only is None or n in only]
+    pages = list(directories)
     if not pages:
         refuse(path, "a truncated TIFF, or one without pixels")
     seen: set[int] = set()
